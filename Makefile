@@ -1,0 +1,44 @@
+# Every verb sets up what it needs: a fresh clone, Python 3.10 or newer and make are enough.
+PYTHON ?= python3
+VENV   := .venv
+WIRE   := .venv-wire
+BIN    := $(VENV)/bin
+PIP    := -m pip --disable-pip-version-check --quiet install
+
+.PHONY: help demo test check wire clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+demo: $(VENV)/installed  ## draw parts, fit a model on good ones, serve it, inspect more, one picture of it all
+	$(BIN)/edge-agent demo --output demo
+
+test: $(VENV)/installed $(WIRE)/installed  ## all tests
+	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/installed  ## style, types, the import ladder
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wire: $(VENV)/installed $(WIRE)/installed  ## generate what is derived: stubs, the manifest's JSON Schema, README's settings table
+	$(WIRE)/bin/python protos/generate.py .
+	$(BIN)/python docs/generate.py .
+
+clean:  ## remove environments and outputs
+	rm -rf $(VENV) $(WIRE) demo build dist
+
+# The stamps are older than pyproject.toml when it has changed: then the environment is brought up to date.
+$(VENV)/installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) --upgrade 'pip>=25.1'
+	$(BIN)/python $(PIP) --editable '.[cpu,workbench]' --group dev
+	touch $@
+
+$(WIRE)/installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(WIRE)
+	$(WIRE)/bin/python $(PIP) --upgrade 'pip>=25.1'
+	$(WIRE)/bin/python $(PIP) --group wire
+	touch $@

@@ -1,0 +1,1 @@
+"""Generated from protos/edge-agent.proto by `make wire`; nobody edits it."""
