@@ -1,2 +1,53 @@
-def main() -> int:
-    return 0
+"""The command line: which command there is, where its code is, and what its end means.
+
+    edge-agent COMMAND ...        (python -m agent COMMAND ... is the same)
+
+Exit codes: 0 done, or asked to stop; 1 it could not be done; 2 a wrong setting or argument; 4 another agent serves the socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from agent import __version__
+from agent.errors import Refusal
+
+COMMANDS = {
+    "serve": "serve the registered models over gRPC",
+    "models": "register, list and remove model packages",
+    "fit": "make a model package from good images",
+    "verify": "check a package: files, model, self-test",
+    "detect": "inspect images with a package, without a server",
+    "demo": "the whole way in one command, on drawn parts or on your photos",
+}
+"""Each is the module of its name in `agent.commands`, imported when it is wanted: `serve` must be up in no time."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser("edge-agent", description="Visual inspection at the edge.")
+    parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    module: Any = None
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[:1].upper() + summary[1:] + ".")
+        if given and given[0] == name:
+            module = import_module(f"agent.commands.{name}")
+            module.add_arguments(command)
+    parsed = parser.parse_args(given)
+    try:
+        code: int = module.run(parsed)
+        return code
+    except Refusal as refusal:
+        print(f"edge-agent {parsed.command}: {refusal}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""What every backend is: opened means loaded and warmed up; there is no half-open state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+Tensors = Mapping[str, NDArray[Any]]
+"""Arrays by the name of their tensor."""
+
+
+@dataclass(frozen=True)
+class ModelToOpen:
+    """What a backend needs to know of a model."""
+
+    path: Path
+    input: str
+    """Name of the one tensor that goes in."""
+    input_shape: tuple[int, ...]
+    """Shape of the tensor that will go in; a graph with free dimensions is warmed up with it."""
+    input_dtype: Literal["uint8", "float16", "float32"]
+    outputs: tuple[str, ...]
+    """Names of the tensors wanted back."""
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """How a backend may use the device."""
+
+    threads: int = 1
+    """Threads of one run; 1 or more."""
+
+
+class Backend(Protocol):
+    """A model, loaded by one runtime on one device, warmed up.
+
+    Opening (`__init__`) raises ModelDoesNotFit or ModelNotLoaded. `run` may be called from several threads at once.
+    """
+
+    runtime: str
+    """Name and version of the runtime, for people: `ONNX Runtime 1.23.2`."""
+    device: str
+    """What it really runs on: `CPU`."""
+    precision: Literal["fp32", "fp16", "int8"]
+    batch: int
+    """How many images the graph takes at once; more than 1 where that is fixed in the graph."""
+
+    def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None: ...
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """The wanted outputs for `inputs`, each a C-contiguous array of the graph's own dtype."""
+        ...

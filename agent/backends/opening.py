@@ -1,0 +1,38 @@
+"""Which backend runs which kind of model file: a closed set, imported when wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from agent.backends.base import Backend
+from agent.errors import NoRuntimeForPackage
+from agent.packages.manifest import OnnxModel, PackageFile
+
+BACKENDS = {"onnx": "agent.backends.onnx_runtime:OnnxRuntimeBackend"}
+"""Kind of model file to `module:class`. No scan, no falling through from one to the next."""
+
+
+def backend_for(files: Sequence[PackageFile]) -> tuple[PackageFile, type[Backend]]:
+    """The model file of a package that this device runs, and the class that opens it.
+
+    Raises:
+        NoRuntimeForPackage: no file has a kind that this agent runs, or its runtime is not installed.
+    """
+    for file in files:
+        if isinstance(file.runtime, OnnxModel):
+            return file, _load(BACKENDS["onnx"])
+    raise NoRuntimeForPackage(
+        "it holds TensorRT engines only, and this agent runs ONNX models; package the ONNX model too"
+    )
+
+
+def _load(location: str) -> type[Backend]:
+    module, _, name = location.partition(":")
+    try:
+        backend: type[Backend] = getattr(import_module(module), name)
+    except ImportError as error:
+        raise NoRuntimeForPackage(
+            f"{error.name or error} is not installed; install one runtime: pip install 'vision-edge-agent[cpu]'"
+        ) from None
+    return backend

@@ -1,0 +1,44 @@
+"""`edge-agent detect PACKAGE IMAGE...`: the pipeline of the service, without a server."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("package", type=Path, metavar="PACKAGE", help="a package: folder or ZIP")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files (PNG, JPEG, ...)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from agent.backends.base import BackendSettings
+    from agent.images.detection import BACKGROUND
+    from agent.packages.archive import opened_package
+    from agent.pipeline import Pipeline
+    from agent.workbench.image_file import read_image
+
+    rows = []
+    with opened_package(arguments.package) as package:
+        pipeline = Pipeline(package, BackendSettings())
+        for path in arguments.images:
+            pixels = read_image(path)
+            begin = time.perf_counter()
+            detection = pipeline.detect(pixels)
+            milliseconds = (time.perf_counter() - begin) * 1000
+            found = [region for region in detection.regions if region.name != BACKGROUND]
+            rows.append(
+                (
+                    path.name,
+                    "anomalous" if detection.is_anomalous else "normal",
+                    f"{detection.confidence:.4f}",
+                    f"{detection.score:.4f} / {detection.threshold:.4f}",
+                    ", ".join(f"{region.name} {region.area:.2%}" for region in found),
+                    f"{milliseconds:.0f}",
+                )
+            )
+    print(tabulate(rows, headers=["image", "verdict", "confidence", "score / threshold", "found", "ms"]))
+    return 0

@@ -1,0 +1,131 @@
+"""`edge-agent models register|list|remove`: the registry, by hand. A running agent follows within a second."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from agent.errors import Refusal
+from agent.settings import environment_name_of
+
+
+class SameVersionDiffers(Refusal):
+    def __init__(self, component: str, version: str) -> None:
+        super().__init__(
+            f"{component} {version} is unpacked already with other content; the same name and version is never "
+            "overwritten. Give the package a new version."
+        )
+
+
+class NoSuchRecord(Refusal):
+    def __init__(self, component: str) -> None:
+        super().__init__(f"{component!r} is not registered; `edge-agent models list` shows what is.")
+
+
+class RegistryNotWritable(Refusal):
+    def __init__(self, registry: Path, reason: str) -> None:
+        super().__init__(
+            f"The registry {registry} cannot be changed: {reason}. Use the agent's user, or --registry with the directory "
+            "that your agent serves."
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    register = actions.add_parser("register", help="make a package known to the agent")
+    register.add_argument("package", type=Path, metavar="PACKAGE", help="a package: folder (used in place) or ZIP (unpacked)")
+    register.add_argument("--component", required=True, metavar="NAME", help="the name clients call it by")
+    remove = actions.add_parser("remove", help="take a model off the agent")
+    remove.add_argument("component", metavar="NAME")
+    list_models = actions.add_parser("list", help="show what is registered")
+    for action in (register, remove, list_models):
+        action.add_argument(
+            "--registry",
+            type=Path,
+            default=os.environ.get(environment_name_of("registry")),
+            metavar="DIR",
+            help="directory with the records; default as for `edge-agent serve`",
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from agent.settings import default_registry
+
+    registry = Path(arguments.registry or default_registry()).absolute()
+    try:
+        if arguments.action == "register":
+            return _register(arguments.package, arguments.component, registry)
+        if arguments.action == "remove":
+            return _remove(arguments.component, registry)
+        return _list(registry)
+    except OSError as error:
+        raise RegistryNotWritable(registry, error.strerror or str(error)) from None
+
+
+def _register(source: Path, component: str, registry: Path) -> int:
+    from agent.models.registry import Record, check_component_name, write_record
+    from agent.packages.package import read_package, verify_files
+
+    check_component_name(component)
+    folder = source.absolute() if source.is_dir() else _unpacked(source, component, registry)
+    package = read_package(folder)
+    verify_files(package)
+    version = package.manifest.model.version
+    write_record(registry, Record(component, version, str(folder)))
+    print(f"{component} {version} is registered in {registry}.")
+    return 0
+
+
+def _unpacked(archive: Path, component: str, registry: Path) -> Path:
+    from agent.packages.archive import opened_package, unpack
+    from agent.packages.package import read_package
+
+    with opened_package(archive) as package:
+        manifest = package.manifest
+        folder = _packages_of(registry, component) / manifest.model.version
+        if folder.is_dir() and read_package(folder).manifest != manifest:
+            raise SameVersionDiffers(component, manifest.model.version)
+    if not folder.is_dir():
+        unpack(archive, folder)
+    return folder
+
+
+def _remove(component: str, registry: Path) -> int:
+    from agent.models.registry import remove_record
+
+    try:
+        remove_record(registry, component)
+    except FileNotFoundError:
+        raise NoSuchRecord(component) from None
+    # What was unpacked on registering goes with the record; a folder that was used in place stays.
+    shutil.rmtree(_packages_of(registry, component), ignore_errors=True)
+    print(f"{component} is removed from {registry}.")
+    return 0
+
+
+def _list(registry: Path) -> int:
+    from tabulate import tabulate
+
+    from agent.models.registry import Registry
+    from agent.packages.package import read_package
+
+    rows = []
+    for component, record in Registry(registry).records().items():
+        try:
+            manifest = read_package(Path(record.path)).manifest
+            state = f"{manifest.task}, {manifest.image.width} x {manifest.image.height}"
+        except Refusal as refusal:
+            state = str(refusal)
+        rows.append((component, record.version, state, record.path))
+    if rows:
+        print(tabulate(rows, headers=["component", "version", "package", "path"], disable_numparse=True))
+    else:
+        print(f"Nothing is registered in {registry}.")
+    return 0
+
+
+def _packages_of(registry: Path, component: str) -> Path:
+    """Where the ZIPs of a component are unpacked, a folder per version."""
+    return registry / "packages" / component

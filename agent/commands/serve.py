@@ -1,0 +1,104 @@
+"""`edge-agent serve`: settings, socket, fleet, server, signals, and the way back."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import fields
+from pathlib import Path
+
+from agent.settings import Settings, environment_name_of, flag_of, kind_of, read_settings
+
+DRAIN_LIMIT = 3.5
+"""Seconds for calls in hand after SIGTERM; with what follows it stays below the nucleus's 5 s."""
+REGISTRY_INTERVAL = 0.5
+"""Seconds between two looks at the registry."""
+
+WRONG_SETTING = 2
+ANOTHER_AGENT = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help='JSON file with settings, such as {"Threads": 2}')
+    for setting in fields(Settings):
+        default = setting.metadata["shown"]
+        parser.add_argument(
+            flag_of(setting.name),
+            metavar=setting.name.upper().rpartition("_")[2],
+            help=f"{setting.metadata['sentence']} {kind_of(setting).allowed[:1].upper() + kind_of(setting).allowed[1:]}. "
+            f"Default: {default}. Environment: {environment_name_of(setting.name)}.".replace("%", "%%"),
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from agent.errors import Refusal
+
+    try:
+        settings = read_settings(vars(arguments), os.environ, arguments.config)
+    except Refusal as refusal:
+        print(f"edge-agent serve: {refusal}", file=sys.stderr)
+        return WRONG_SETTING
+
+    # The claim comes before the heavy imports: an agent that is one too many leaves at once.
+    from agent.rpc.socket_claim import AnotherAgentServes, SocketClaim, SocketPathNotUsable
+
+    try:
+        claim = SocketClaim(Path(settings.socket.removeprefix("unix://")))
+    except AnotherAgentServes as refusal:
+        print(f"edge-agent serve: {refusal}", file=sys.stderr)
+        return ANOTHER_AGENT
+    except SocketPathNotUsable as refusal:
+        print(f"edge-agent serve: {refusal}", file=sys.stderr)
+        return WRONG_SETTING
+    try:
+        return _serve(settings, claim)
+    finally:
+        claim.release()
+
+
+def _serve(settings: Settings, claim: object) -> int:
+    import grp
+
+    from agent import __version__
+    from agent.logs import set_up_logging
+    from agent.models.fleet import Fleet
+    from agent.models.registry import Registry, RegistryWatch
+    from agent.models.served_model import ModelSettings
+    from agent.rpc.server import make_server, serve_at
+    from agent.rpc.service import EdgeAgent
+    from agent.rpc.socket_claim import SocketClaim
+    from agent.workers.process import WorkerProcess
+
+    assert isinstance(claim, SocketClaim)
+    set_up_logging(settings.log_format, settings.log_level)
+    log = logging.getLogger("agent")
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    fleet = Fleet(
+        lambda folder, slots, on_progress, on_end: WorkerProcess(folder, threads, slots, on_progress, on_end),
+        ModelSettings(
+            settings.calls_in_flight, settings.queue_length, settings.load_time_limit, settings.run_time_limit
+        ),
+    )
+    watch = RegistryWatch(Registry(settings.registry), fleet.apply, REGISTRY_INTERVAL)
+    asked_to_stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked_to_stop.set())
+
+    server = make_server(EdgeAgent(fleet))
+    watch.start()
+    group = grp.getgrnam(settings.socket_group).gr_gid if settings.socket_group else None
+    serve_at(server, claim, settings.socket_mode, group)
+    log.info("edge-agent %s serves %s, registry %s", __version__, settings.socket, settings.registry)
+
+    asked_to_stop.wait()
+    log.info("asked to stop: no new calls; calls in hand have %g s", DRAIN_LIMIT)
+    claim.withdraw()
+    server.stop(DRAIN_LIMIT).wait()
+    watch.stop()
+    fleet.close()
+    log.info("stopped")
+    return 0

@@ -1,0 +1,1 @@
+"""Pixels in, pixels out: bitmaps, shared memory, preprocessing, postprocessing, detections."""

@@ -1,0 +1,49 @@
+"""The log: one line per event on standard error, as text or as JSON. Never pixels, never a client's text unescaped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-01T12:00:00Z INFO agent.models: text`; a traceback follows on indented lines."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).replace("\n", "\n  ")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, and traceback where there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            event["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(event)
+
+
+FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
+
+
+def set_up_logging(log_format: str, level: str) -> None:
+    """Logs to standard error from now on; what cannot be written is dropped, never raised."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FORMATTERS[log_format]())
+    logging.raiseExceptions = False
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,84 @@
+"""All models of this device."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from agent.errors import ModelNotFound
+from agent.images.detection import Detection
+from agent.models.admission import Caller
+from agent.models.registry import Record, check_component_name
+from agent.models.served_model import DetectRequest, ModelDescription, ModelSettings, OpenWorker, ServedModel
+
+log = logging.getLogger(__name__)
+
+
+class Fleet:
+    """The models of the registry by component name. All methods may be called from several threads at once."""
+
+    def __init__(self, open_worker: OpenWorker, settings: ModelSettings) -> None:
+        self._open_worker, self._settings = open_worker, settings
+        self._lock = threading.Lock()
+        self._models: dict[str, ServedModel] = {}
+
+    def apply(self, records: Mapping[str, Record]) -> None:
+        """Makes the fleet what the registry says: new models appear, changed ones serve their new package, others leave."""
+        with self._lock:
+            gone = [self._models.pop(component) for component in self._models.keys() - records.keys()]
+            known = dict(self._models)
+        for component, record in records.items():
+            if component in known:
+                known[component].use(record)
+            else:
+                log.info("model %s: version %s is registered", component, record.version)
+                # Reads the manifest, so outside the lock: the other models answer meanwhile.
+                model = ServedModel(record, self._open_worker, self._settings)
+                with self._lock:
+                    self._models[component] = model
+        for model in gone:
+            log.info("model %s: it has left the registry", model.component)
+            # Draining takes as long as its calls; the watch goes on meanwhile.
+            threading.Thread(target=model.close, name=f"close-{model.component}", daemon=True).start()
+
+    def describe(self, component: str) -> ModelDescription:
+        """Raises BadComponentName or ModelNotFound."""
+        return self._model(component).describe()
+
+    def list(self) -> list[ModelDescription]:
+        """Every model, in the order of names."""
+        with self._lock:
+            models = sorted(self._models.items())
+        return [model.describe() for _, model in models]
+
+    def start(self, component: str) -> None:
+        """Raises BadComponentName, ModelNotFound, or what `ServedModel.start` does."""
+        self._model(component).start()
+
+    def stop(self, component: str) -> None:
+        """Raises BadComponentName, ModelNotFound, or what `ServedModel.stop` does."""
+        self._model(component).stop()
+
+    def detect(self, component: str, request: DetectRequest, caller: Caller) -> Detection:
+        """Raises BadComponentName, ModelNotFound, or what `ServedModel.detect` does."""
+        return self._model(component).detect(request, caller)
+
+    def close(self) -> None:
+        """Ends all models at once; returns when their workers are gone."""
+        with self._lock:
+            models = list(self._models.values())
+            self._models.clear()
+        closing = [threading.Thread(target=model.close, name=f"close-{model.component}") for model in models]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
+
+    def _model(self, component: str) -> ServedModel:
+        check_component_name(component)
+        with self._lock:
+            model = self._models.get(component)
+        if model is None:
+            raise ModelNotFound(component)
+        return model

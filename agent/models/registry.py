@@ -1,0 +1,168 @@
+"""The registry: a directory with one record per model component, written by deployments and people, watched by the agent.
+
+A record is a small JSON file `<component>.json`, always replaced whole. It is live only while the package it points to exists:
+a deployment that removes a component deletes its artifacts, and the model disappears without a step of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from agent.errors import BadComponentName
+
+log = logging.getLogger(__name__)
+
+COMPONENT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
+SUFFIX = ".json"
+MAX_BYTES = 1 << 16
+"""A record has a few hundred bytes."""
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which package a component serves."""
+
+    component: str
+    version: Annotated[str, msgspec.Meta(max_length=100)]
+    """Of the component; shown to people."""
+    path: str
+    """Absolute path of the package's folder."""
+
+
+_Seen = tuple[tuple[int, int, int], Record | None]
+"""A record file as it was last read: inode, time of change and size, and what stood in it; None where it was no record."""
+
+
+def check_component_name(name: str) -> None:
+    """Raises BadComponentName: not 1 to 128 letters, digits, '-', '_' and '.', or starting with a dot."""
+    if COMPONENT_NAME.fullmatch(name) is None:
+        raise BadComponentName(name)
+
+
+def write_record(directory: Path, record: Record) -> None:
+    """Puts `record` into the registry; a reader, or a power cut, sees the old one or the new one, never half of one.
+
+    Raises:
+        BadComponentName: the component's name cannot name a record.
+        OSError: the directory cannot be written.
+    """
+    check_component_name(record.component)
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / f".{record.component}.{os.getpid()}"
+    try:
+        with temporary.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(directory / f"{record.component}{SUFFIX}")
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(directory)
+
+
+def remove_record(directory: Path, component: str) -> None:
+    """Takes the component's record out of the registry.
+
+    Raises:
+        BadComponentName: it is no component's name.
+        FileNotFoundError: there is no such record.
+    """
+    check_component_name(component)
+    (directory / f"{component}{SUFFIX}").unlink()
+    _sync(directory)
+
+
+class Registry:
+    """The records of a directory. What has not changed on disk is not read again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._read: dict[str, _Seen] = {}
+
+    def records(self) -> dict[str, Record]:
+        """Component to record, in the order of names, live ones only. A directory that is not there is empty."""
+        try:
+            with os.scandir(self._directory) as entries:
+                names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
+        except OSError:
+            names = []
+        seen: dict[str, _Seen] = {}
+        live = {}
+        for name in names:
+            record = self._record(name, seen)
+            if record is not None and Path(record.path).is_dir():
+                live[record.component] = record
+        self._read = seen
+        return live
+
+    def _record(self, name: str, seen: dict[str, _Seen]) -> Record | None:
+        path = self._directory / name
+        try:
+            status = path.stat()
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            known = self._read.get(name)
+            if known is None or known[0] != stamp:
+                known = (stamp, self._parse(path, name.removesuffix(SUFFIX)))
+        except OSError:
+            return None
+        seen[name] = known
+        return known[1]
+
+    def _parse(self, path: Path, component: str) -> Record | None:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES)
+        try:
+            record = msgspec.json.decode(content, type=Record)
+            check_component_name(record.component)
+            if record.component != component or not Path(record.path).is_absolute():
+                raise ValueError(f"it must be about '{component}' and hold an absolute path")
+        except (ValueError, BadComponentName) as error:  # msgspec's errors are ValueErrors
+            log.warning("registry record %r is ignored: %s", path.name, error)
+            return None
+        return record
+
+
+class RegistryWatch:
+    """Calls back with all records when they change. Looks every `interval` seconds: inotify misses what networks mount."""
+
+    def __init__(self, registry: Registry, on_change: Callable[[Mapping[str, Record]], None], interval: float) -> None:
+        self._registry, self._on_change, self._interval = registry, on_change, interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="registry-watch", daemon=True)
+
+    def start(self) -> None:
+        """Reports the records once, in this thread, then watches in its own."""
+        self._last = self._registry.records()
+        self._on_change(self._last)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._interval):
+            try:
+                records = self._registry.records()
+                if records != self._last:
+                    self._last = records
+                    self._on_change(records)
+            except Exception:  # a watch that dies would freeze the fleet for good
+                log.exception("looking at the registry failed; trying again")
+
+
+def _sync(directory: Path) -> None:
+    """Makes a rename in `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,416 @@
+"""One model: its state, its worker, its calls."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.errors import (
+    BadPackage,
+    CallerGone,
+    MaskOverlapsImage,
+    MaskRangeTooSmall,
+    ModelAlreadyStarted,
+    ModelCrashed,
+    ModelNotRunning,
+    Refusal,
+    WrongImageSize,
+)
+from agent.images.bitmap import BitmapLayout
+from agent.images.detection import Detection
+from agent.images.shared_memory import SegmentRange, open_segment
+from agent.models.admission import Admission, Caller
+from agent.models.lifecycle import ALLOWED_MOVES, ModelStatus
+from agent.models.registry import Record
+from agent.packages.manifest import Manifest
+from agent.packages.package import read_package
+from agent.workers.process import ImageToInspect, OpenSegment, WorkerDied, WorkerHandle
+
+log = logging.getLogger(__name__)
+
+DEATHS_ALLOWED = 5
+"""A worker that dies more often than this within DEATHS_WINDOW makes its model FAILED."""
+DEATHS_WINDOW = 60.0
+"""Seconds."""
+BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
+"""Seconds before the first, second, ... restart in a row: one crash costs no wait, a crash loop no core."""
+
+
+@dataclass(frozen=True)
+class DetectRequest:
+    """A call as the door hands it on: sizes checked, segments named, nothing opened yet."""
+
+    layout: BitmapLayout
+    pixels: bytes | SegmentRange
+    mask: SegmentRange | None = None
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The settings a model needs; sentences for them stand with `agent.settings`."""
+
+    slots: int
+    queue_length: int
+    load_time_limit: float
+    run_time_limit: float
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What clients are told of a model."""
+
+    component: str
+    arn: str
+    status: ModelStatus
+    message: str
+
+
+class OpenWorker(Protocol):
+    """Starts a worker for the package in a folder."""
+
+    def __call__(
+        self, folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
+    ) -> WorkerHandle: ...
+
+
+class _Serving:
+    """A worker that takes calls, and how many have it in hand."""
+
+    def __init__(self, worker: WorkerHandle, ended: threading.Event) -> None:
+        self.worker, self.ended = worker, ended
+        self.calls = 0
+
+
+class ServedModel:
+    """A model of the registry. All methods may be called from several threads at once.
+
+    The lock guards moves and counts, never a load or an inference: those take seconds to minutes, and DescribeModel must
+    answer meanwhile. From StartModel on a keeper thread looks after the worker: opens it, replaces it when it dies, lets a
+    new version take over.
+    """
+
+    def __init__(self, record: Record, open_worker: OpenWorker, settings: ModelSettings) -> None:
+        self._record, self._open_worker, self._settings = record, open_worker, settings
+        self._admission = Admission(record.component, settings.slots, settings.queue_length)
+        self._changed = threading.Condition()
+        self._status = ModelStatus.STOPPED
+        self._message = ""
+        self._manifest: Manifest | None = None
+        self._arn = ""
+        self._serving: _Serving | None = None
+        self._opening: WorkerHandle | None = None
+        self._tried = self._good = record
+        """The record that was last opened, and the one that last served: a restart takes the good one."""
+        self._keeper: threading.Thread | None = None
+        self._end = False
+        """Tells the keeper to let go of the worker and leave."""
+        self._deaths: deque[float] = deque()
+        self._read_manifest(record)
+
+    @property
+    def component(self) -> str:
+        return self._record.component
+
+    def describe(self) -> ModelDescription:
+        with self._changed:
+            return ModelDescription(self.component, self._arn, self._status, self._message)
+
+    def use(self, record: Record) -> None:
+        """The registry has a new record for this component: serve it from now on, and if running without a gap."""
+        with self._changed:
+            self._record = record
+            if self._status in (ModelStatus.STOPPED, ModelStatus.FAILED):
+                self._read_manifest(record)
+            self._changed.notify_all()
+
+    def start(self) -> None:
+        """Begins to load; the model is STARTING when this returns.
+
+        Raises:
+            ModelAlreadyStarted: it is neither STOPPED nor FAILED.
+        """
+        with self._changed:
+            if (self._status, ModelStatus.STARTING) not in ALLOWED_MOVES:
+                raise ModelAlreadyStarted(self.component, self._status.value)
+            self._move(ModelStatus.STARTING, "starting a worker")
+            self._end = False
+            self._deaths.clear()
+            self._keeper = threading.Thread(target=self._keep, name=f"keeper-{self.component}", daemon=True)
+            self._keeper.start()
+
+    def stop(self) -> None:
+        """Answers the calls in hand, gives the memory back, and returns STOPPED.
+
+        Raises:
+            ModelNotRunning: it is not RUNNING.
+        """
+        with self._changed:
+            if (self._status, ModelStatus.STOPPING) not in ALLOWED_MOVES:
+                raise ModelNotRunning(self.component, self._status.value)
+            self._move(ModelStatus.STOPPING, "answering the calls in hand")
+            keeper = self._keeper
+        self._admission.wait_until_idle()  # ends: each call has a time limit, and no new one is admitted
+        self._let_go(keeper)
+        with self._changed:
+            self._move(ModelStatus.STOPPED, "")
+            self._read_manifest(self._record)
+
+    def close(self) -> None:
+        """Ends whatever this model is doing, for good: it has left the registry, or the agent ends."""
+        with self._changed:
+            running = self._status is ModelStatus.RUNNING
+            keeper = self._keeper
+        if running:
+            try:
+                self.stop()
+            except ModelNotRunning:  # somebody else stops it
+                pass
+        self._let_go(keeper)
+
+    def detect(self, request: DetectRequest, caller: Caller) -> Detection:
+        """The model's answer.
+
+        Raises:
+            ModelNotRunning: it is not RUNNING.
+            BadInput: the image or a segment cannot be used.
+            QueueFull: it cannot keep up with the calls.
+            CallerGone: nobody waits any more.
+            ModelCrashed: its worker died twice with this call in hand.
+            Refusal: the worker refused the call.
+        """
+        with self._changed:
+            if self._status is not ModelStatus.RUNNING:
+                raise ModelNotRunning(self.component, self._status.value)
+            manifest = self._manifest
+        assert manifest is not None  # it is RUNNING
+        with ExitStack() as opened:
+            image = _checked_image(self.component, request, manifest, opened)
+            with self._admission.slot(caller) as slot:
+                for _ in range(2):  # a call that was in hand when a worker died is tried once more
+                    with self._worker(caller) as worker:
+                        try:
+                            return worker.detect(slot, image, self._settings.run_time_limit)
+                        except WorkerDied:
+                            log.warning("model %s: a call was in hand when its worker died", self.component)
+        raise ModelCrashed(self.component)
+
+    @contextmanager
+    def _worker(self, caller: Caller) -> Iterator[WorkerHandle]:
+        """The worker that takes calls now, kept open meanwhile; waits while one is being restarted."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready() is not None or not self._may_wait(caller), caller.patience)
+            serving = self._ready()
+            if serving is None:
+                if caller.is_gone:
+                    raise CallerGone
+                raise ModelNotRunning(self.component, self._status.value)
+            serving.calls += 1
+        try:
+            yield serving.worker
+        finally:
+            with self._changed:
+                serving.calls -= 1
+                self._changed.notify_all()
+
+    def _ready(self) -> _Serving | None:
+        return self._serving if self._serving is not None and not self._serving.ended.is_set() else None
+
+    def _may_wait(self, caller: Caller) -> bool:
+        return self._status is ModelStatus.RUNNING and not self._end and not caller.is_gone
+
+    # --- the keeper's thread -------------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        try:
+            self._open_and_take_over(self._present_record())
+            while self._next_event():
+                if self._ready() is None:
+                    self._replace_dead_worker()
+                else:
+                    self._update()
+        except (Refusal, WorkerDied) as error:
+            self._fail(str(error) if isinstance(error, Refusal) else "its worker ended while it was loading the model")
+        except Exception:
+            log.exception("model %s: its keeper failed", self.component)
+            self._fail("the agent failed unexpectedly; its log says more")
+        finally:
+            self._close_worker()
+
+    def _next_event(self) -> bool:
+        """Waits for something to do; False when the keeper is to leave."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._end or self._ready() is None or self._tried is not self._record)
+            return not self._end
+
+    def _present_record(self) -> Record:
+        with self._changed:
+            self._tried = self._record
+            return self._tried
+
+    def _open_and_take_over(self, record: Record) -> None:
+        """Opens a worker for `record`, beside the one that may be serving, and lets it take the calls from then on.
+
+        Raises:
+            BadPackage, LoadTimedOut, WorkerDied: it cannot; a worker that serves already serves on.
+        """
+        manifest = read_package(Path(record.path)).manifest
+        ended = threading.Event()
+        worker = self._open_worker(
+            Path(record.path), self._settings.slots, self._say_progress, lambda: self._worker_ended(ended)
+        )
+        try:
+            with self._changed:
+                self._opening = worker
+                if self._end:
+                    raise WorkerDied
+            served_by = worker.wait_until_open(self._settings.load_time_limit)
+        except BaseException:
+            worker.close()
+            raise
+        finally:
+            with self._changed:
+                self._opening = None
+        with self._changed:
+            old, self._serving = self._serving, _Serving(worker, ended)
+            self._good, self._manifest, self._arn = record, manifest, manifest.model.lookout_vision_model_arn
+            message = f"version {record.version}, {served_by}"
+            if self._status is ModelStatus.STARTING:
+                self._move(ModelStatus.RUNNING, message)
+            else:
+                self._say(message)
+        if old is not None:
+            self._retire(old)
+
+    def _replace_dead_worker(self) -> None:
+        now = time.monotonic()
+        with self._changed:
+            self._serving = None
+            self._deaths.append(now)
+            while self._deaths[0] < now - DEATHS_WINDOW:
+                self._deaths.popleft()
+            count = len(self._deaths)
+            if count > DEATHS_ALLOWED:
+                raise _CrashedTooOften(count)
+            self._say("restarting: its worker ended unexpectedly")
+            # Waits for the back-off, or for being told to leave.
+            self._changed.wait_for(lambda: self._end, BACK_OFF[min(count, len(BACK_OFF)) - 1])
+            if self._end:
+                return
+        try:
+            self._open_and_take_over(self._good)
+        except WorkerDied:  # it counts as one more death; the next event is that there is no worker
+            log.warning("model %s: the new worker ended while it was loading", self.component)
+
+    def _update(self) -> None:
+        """A new record: its worker starts beside the old one, which serves on if the new one cannot."""
+        record = self._present_record()
+        with self._changed:
+            before = self._message
+            self._say(f"{before}; loading version {record.version}")
+        log.info("model %s: version %s is being loaded beside the running one", self.component, record.version)
+        try:
+            self._open_and_take_over(record)
+        except (Refusal, WorkerDied) as error:
+            reason = str(error) or "its worker ended while it was loading"
+            log.error("model %s: version %s does not take over: %s", self.component, record.version, reason)
+            with self._changed:
+                self._say(f"{before}; version {record.version} does not take over: {reason}")
+
+    def _worker_ended(self, ended: threading.Event) -> None:
+        with self._changed:
+            ended.set()
+            self._changed.notify_all()
+
+    def _retire(self, serving: _Serving) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: serving.calls == 0)
+        serving.worker.close()
+
+    def _close_worker(self) -> None:
+        with self._changed:
+            serving, self._serving = self._serving, None
+            self._changed.notify_all()
+        if serving is not None:
+            self._retire(serving)
+
+    def _let_go(self, keeper: threading.Thread | None) -> None:
+        with self._changed:
+            self._end = True
+            opening = self._opening
+            self._changed.notify_all()
+        if opening is not None:
+            opening.close()
+        if keeper is not None:
+            keeper.join()
+
+    # --- moves and words -----------------------------------------------------------------------------------------------
+
+    def _move(self, to: ModelStatus, message: str) -> None:
+        """The one place where the state changes; the lock is held."""
+        assert (self._status, to) in ALLOWED_MOVES, (self._status, to)
+        log.info("model %s: %s -> %s%s", self.component, self._status.value, to.value, message and f": {message}")
+        self._status, self._message = to, message
+        self._changed.notify_all()
+
+    def _say(self, message: str) -> None:
+        self._message = message
+
+    def _say_progress(self, text: str) -> None:
+        with self._changed:
+            if self._status is ModelStatus.STARTING:
+                self._say(text)
+
+    def _fail(self, reason: str) -> None:
+        with self._changed:
+            if self._status in (ModelStatus.STARTING, ModelStatus.RUNNING):
+                self._move(ModelStatus.FAILED, reason)
+
+    def _read_manifest(self, record: Record) -> None:
+        """What can be told of a model that is not loaded; a package that cannot be read says so before it is started."""
+        self._manifest, self._arn = None, ""
+        try:
+            self._manifest = read_package(Path(record.path)).manifest
+            self._arn = self._manifest.model.lookout_vision_model_arn
+        except BadPackage as error:
+            if self._status is ModelStatus.STOPPED:
+                self._message = f"it cannot be started: {error}"
+
+
+class _CrashedTooOften(Refusal):
+    def __init__(self, count: int) -> None:
+        super().__init__(f"its worker ended {count} times within {DEATHS_WINDOW:g} s; StartModel tries again")
+
+
+def _checked_image(component: str, request: DetectRequest, manifest: Manifest, opened: ExitStack) -> ImageToInspect:
+    """The request against the model's package, its segments opened; `opened` closes their descriptors."""
+    layout, size = request.layout, manifest.image
+    if not size.any_size and (layout.width, layout.height) != (size.width, size.height):
+        raise WrongImageSize(component, layout.width, layout.height, size.width, size.height)
+
+    pixels: bytes | OpenSegment
+    if isinstance(request.pixels, SegmentRange):
+        pixels = _open(request.pixels, opened, writable=False)
+    else:
+        pixels = request.pixels
+    if request.mask is None or manifest.task == "classification":  # those ignore mask parameters
+        return ImageToInspect(layout, pixels)
+    if request.mask.size < layout.packed_size:
+        raise MaskRangeTooSmall(request.mask.size, layout.packed_size)
+    written = SegmentRange(request.mask.name, layout.packed_size, request.mask.offset)
+    if isinstance(request.pixels, SegmentRange) and written.overlaps(request.pixels):
+        raise MaskOverlapsImage
+    return ImageToInspect(layout, pixels, _open(request.mask, opened, writable=True))
+
+
+def _open(segment: SegmentRange, opened: ExitStack, *, writable: bool) -> OpenSegment:
+    descriptor = open_segment(segment, writable=writable)
+    opened.callback(os.close, descriptor)
+    return OpenSegment(descriptor, segment.offset)

@@ -1,0 +1,1 @@
+"""What is on disk: model packages, their manifest, their self-test, their archives."""

@@ -1,0 +1,125 @@
+"""Packages as ZIP files, as components carry them.
+
+Only the manifest and the files it lists are unpacked, each to the size the manifest says and no byte more: an entry that is not
+listed is never written, whatever its name, and a bomb or a lying header ends at the listed size. Names are refused, not mended.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent.errors import BadArchive
+from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES, read_manifest
+from agent.packages.package import Package, read_package
+
+MAX_ENTRIES = 10_000
+CHUNK = 1 << 20
+"""Bytes unpacked at a time."""
+
+
+@contextmanager
+def opened_package(path: Path) -> Iterator[Package]:
+    """The package at `path`, a folder or a ZIP; a ZIP is unpacked for as long as the block lasts.
+
+    Raises:
+        BadPackage: it is no package (BadArchive: its ZIP is not unpacked).
+    """
+    if path.is_dir():
+        yield read_package(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
+        unpacked = Path(folder) / "package"
+        unpack(path, unpacked)
+        yield read_package(unpacked)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a package's ZIP into `folder`, which must not exist; it appears whole or not at all.
+
+    Raises:
+        BadArchive: it is no ZIP, or an entry breaks a rule.
+        BadManifest: its manifest does.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as temporary,
+            zipfile.ZipFile(archive) as opened,
+        ):
+            target = Path(temporary) / "package"
+            target.mkdir()
+            _unpack_into(opened, target)
+            target.rename(folder)
+    except FileNotFoundError:
+        raise BadArchive(None, f"there is no file {archive.name!r}") from None
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, OSError) as error:
+        raise BadArchive(None, f"it cannot be unpacked ({error})") from None
+
+
+def _unpack_into(archive: zipfile.ZipFile, target: Path) -> None:
+    entries = _entries(archive)
+    root = _root_of(entries)
+    content = _bytes(archive, entries[root + MANIFEST_NAME], MAX_BYTES)
+    manifest = read_manifest(content)
+    (target / MANIFEST_NAME).write_bytes(content)
+
+    needed, free = sum(file.size for file in manifest.files), shutil.disk_usage(target).free
+    if needed > free:
+        raise BadArchive(None, f"its files have {needed} bytes, and {free} are free on this device")
+    for file in manifest.files:
+        entry = entries.get(root + file.path)
+        if entry is None:
+            raise BadArchive(file.path, "the manifest lists it, and it is not there")
+        path = target / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as unpacked, archive.open(entry) as packed:
+            left = file.size
+            while left and (chunk := packed.read(min(CHUNK, left))):
+                unpacked.write(chunk)
+                left -= len(chunk)
+            if left or packed.read(1):
+                raise BadArchive(file.path, f"it does not have the {file.size} bytes that the manifest says")
+
+
+def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Name to entry, plain files only."""
+    entries: dict[str, zipfile.ZipInfo] = {}
+    infos = archive.infolist()
+    if len(infos) > MAX_ENTRIES:
+        raise BadArchive(None, f"it has {len(infos)} entries; a package has at most {MAX_ENTRIES}")
+    for info in infos:
+        if info.is_dir():
+            continue
+        if info.filename in entries:
+            raise BadArchive(info.filename, "the name stands there twice")
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
+            raise BadArchive(info.filename, "it is no plain file")
+        if info.flag_bits & 0x1:
+            raise BadArchive(info.filename, "it is encrypted")
+        entries[info.filename] = info
+    return entries
+
+
+def _root_of(entries: dict[str, zipfile.ZipInfo]) -> str:
+    """Where the manifest lies: at the top, or in the one folder that was zipped."""
+    if MANIFEST_NAME in entries:
+        return ""
+    roots = [name for name in entries if name.count("/") == 1 and name.endswith(f"/{MANIFEST_NAME}")]
+    if len(roots) != 1:
+        raise BadArchive(None, f"it has no {MANIFEST_NAME} at its top")
+    return roots[0].removesuffix(MANIFEST_NAME)
+
+
+def _bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> bytes:
+    with archive.open(entry) as opened:
+        content = opened.read(limit + 1)
+    if len(content) > limit:
+        raise BadArchive(entry.filename, f"it has more than {limit} bytes")
+    return content

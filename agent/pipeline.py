@@ -1,0 +1,112 @@
+"""Pixels to detection: preprocess, infer, postprocess. The same pipeline serves in a worker and runs at the bench."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backends.base import BackendSettings, ModelToOpen
+from agent.backends.opening import backend_for
+from agent.errors import WrongImageSize
+from agent.images.detection import Detection, color_of, paint_mask, regions_of
+from agent.images.postprocess import decide, image_score, output_names, pixel_labels
+from agent.images.preprocess import crop, preprocess, tensor_shape
+from agent.packages.manifest import AgentPreprocessing, SelfTestImage
+from agent.packages.package import Package, verify_files
+from agent.packages.self_test import SelfTestAnswer, run_self_test
+
+
+class Pipeline:
+    """A package, verified and opened on a backend. `detect` may be called from several threads at once."""
+
+    def __init__(self, package: Package, settings: BackendSettings) -> None:
+        """Verifies the files, loads the model and warms it up; `self_test` is a step of its own.
+
+        Raises:
+            BadPackage: the package cannot be served; the sentence says why.
+        """
+        verify_files(package)
+        manifest = package.manifest
+        file, backend = backend_for(manifest.files)
+        preprocessing = manifest.preprocessing
+        self._package, self._manifest, self._preprocessing = package, manifest, preprocessing
+        self._backend = backend(
+            ModelToOpen(
+                path=package.path_of(file),
+                input=preprocessing.tensor,
+                input_shape=tensor_shape(preprocessing, manifest.image.width, manifest.image.height),
+                input_dtype=preprocessing.dtype if isinstance(preprocessing, AgentPreprocessing) else "uint8",
+                outputs=output_names(manifest.outputs),
+            ),
+            settings,
+        )
+        ignored = package.ignore_mask()
+        self._inspected = None if ignored is None else crop_mask(~ignored, package)
+        self._names = [label.name for label in manifest.labels]
+        self._colors = [label.color or color_of(index) for index, label in enumerate(manifest.labels)]
+
+    @property
+    def served_by(self) -> str:
+        """Runtime and device, for people."""
+        return f"{self._backend.runtime} on {self._backend.device}"
+
+    def self_test(self) -> list[tuple[SelfTestImage, SelfTestAnswer]]:
+        """Each self-test image with the model's answer.
+
+        Raises:
+            SelfTestFailed: an answer deviates from what the package expects.
+        """
+        return run_self_test(self._package, self._backend.precision, self._self_test_answer)
+
+    def detect(self, pixels: NDArray[np.uint8], mask_into: memoryview | None = None) -> Detection:
+        """The answer to `pixels` (uint8, (height, width, 3), RGB, C-contiguous).
+
+        A segmentation model's mask is painted into `mask_into` (writable bytes, at least height * width * 3) where it is
+        given, else into new memory; classification models paint none.
+
+        Raises:
+            WrongImageSize: the package takes images of one size, and this is another.
+            AnswerNotFinite: the model gave NaN or infinity.
+            ModelDoesNotFit: an output has not the shape its manifest says.
+        """
+        height, width = pixels.shape[:2]
+        manifest, image, region = self._manifest, self._manifest.image, self._preprocessing.region_of_interest
+        if not image.any_size and (width, height) != (image.width, image.height):
+            raise WrongImageSize(manifest.model.name, width, height, image.width, image.height)
+
+        tensor = preprocess(pixels, self._preprocessing)
+        if self._backend.batch > 1:  # fixed in the graph: the image is repeated, the first answer counts
+            tensor = np.repeat(tensor, self._backend.batch, axis=0)
+        tensors = self._backend.run({self._preprocessing.tensor: tensor})
+        if self._backend.batch > 1:
+            tensors = {name: values[:1] for name, values in tensors.items()}
+
+        score = image_score(tensors, manifest, self._inspected)
+        if manifest.task == "classification":
+            return Detection(*decide(score, manifest.decision, mask_shows_anomaly=False))
+
+        size = (region.width, region.height) if region else (width, height)
+        labels = pixel_labels(tensors, manifest, *size)
+        if self._inspected is not None:
+            labels = np.where(self._inspected, labels, 0).astype(np.uint8)
+        if region is not None:
+            whole = np.zeros((height, width), np.uint8)
+            whole[region.y : region.y + region.height, region.x : region.x + region.width] = labels
+            labels = whole
+        regions = regions_of(labels, self._names, self._colors)
+        mask = np.frombuffer(
+            bytearray(labels.size * 3) if mask_into is None else mask_into, np.uint8, labels.size * 3
+        ).reshape(height, width, 3)
+        paint_mask(labels, self._colors, mask)
+        verdict = decide(score, manifest.decision, mask_shows_anomaly=len(regions) > 1)
+        return Detection(*verdict, regions=regions, mask=mask)
+
+    def _self_test_answer(self, pixels: NDArray[np.uint8]) -> SelfTestAnswer:
+        detection = self.detect(pixels)
+        areas = {region.name: region.area for region in detection.regions}
+        return SelfTestAnswer(detection.score, detection.is_anomalous, areas)
+
+
+def crop_mask(inspected: NDArray[np.bool_], package: Package) -> NDArray[np.bool_]:
+    """The part of `inspected` (bool, (height, width)) inside the package's region of interest."""
+    return crop(inspected.view(np.uint8), package.manifest.preprocessing.region_of_interest).astype(np.bool_)

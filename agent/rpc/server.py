@@ -1,0 +1,66 @@
+"""The gRPC server: limits, threads, address."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from agent.images.bitmap import MAX_BYTES
+from agent.rpc.error_status import RefusalsToStatus
+from agent.rpc.service import EdgeAgent
+from agent.rpc.socket_claim import SocketClaim
+from agent.wire.edge_agent_pb2_grpc import add_EdgeAgentServicer_to_server
+
+ENVELOPE = 64 * 1024
+"""Bytes of a request beyond its pixels: names, sizes, handles."""
+DETECT_THREADS = 128
+"""More than any queue: a call that must be refused gets its refusal at once."""
+DESCRIBE_THREADS = 4
+LIFECYCLE_THREADS = 8
+"""StopModel waits for calls in hand, so describing has threads of its own."""
+
+OPTIONS: list[tuple[str, Any]] = [
+    # On purpose not unlimited: the largest image and its envelope.
+    ("grpc.max_receive_message_length", MAX_BYTES + ENVELOPE),
+    # A mask may be as large as its image.
+    ("grpc.max_send_message_length", MAX_BYTES + ENVELOPE),
+]
+
+
+def make_server(service: EdgeAgent) -> grpc.Server:
+    """A server for `service`, not bound to any address yet."""
+    # gRPC runs a handler in the pool that its function names; control calls never wait behind inference.
+    describing = ThreadPoolExecutor(DESCRIBE_THREADS, thread_name_prefix="describe")
+    lifecycle = ThreadPoolExecutor(LIFECYCLE_THREADS, thread_name_prefix="lifecycle")
+    for method, pool in (
+        ("DescribeModel", describing),
+        ("ListModels", describing),
+        ("StartModel", lifecycle),
+        ("StopModel", lifecycle),
+    ):
+        setattr(service, method, _in_pool(getattr(service, method), pool))
+    server = grpc.server(
+        ThreadPoolExecutor(DETECT_THREADS, thread_name_prefix="detect"),
+        interceptors=[RefusalsToStatus()],
+        options=OPTIONS,
+    )
+    add_EdgeAgentServicer_to_server(service, server)
+    return server
+
+
+def serve_at(server: grpc.Server, claim: SocketClaim, mode: int, group: int | None) -> None:
+    """Binds `server` to the claimed socket, starts it, and lets clients in."""
+    with claim.binding() as address:
+        server.add_insecure_port(address)
+    server.start()
+    claim.publish(mode, group)
+
+
+def _in_pool(method: Any, pool: ThreadPoolExecutor) -> Any:
+    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        return method(request, context)
+
+    answer.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return answer

@@ -1,0 +1,228 @@
+"""The settings of the agent: one frozen dataclass, a sentence per setting; only the wiring reads it.
+
+Every setting has one name, spelled for its place: field `queue_length`, flag `--queue-length`, environment
+`EDGE_AGENT_QUEUE_LENGTH`, configuration file `QueueLength`. The first place that names a setting wins, in that order.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from agent.errors import Refusal
+
+DEFAULT_SOCKET = "unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock"
+MAX_SOCKET_PATH = 107
+"""Bytes, the kernel's limit (sun_path holds 108 with the closing NUL)."""
+ENVIRONMENT = "EDGE_AGENT_"
+
+
+class BadSetting(Refusal):
+    """A setting's value is not allowed: names key, value and what is."""
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key} is {value!r}; it must be {allowed}.")
+
+
+class UnknownSetting(Refusal):
+    def __init__(self, key: str, source: str) -> None:
+        super().__init__(
+            f"{source} names the setting {key!r}, which does not exist; `edge-agent serve --help` lists them."
+        )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What values a setting takes: how to read one, and how to say what is allowed."""
+
+    read: Callable[[object], Any]
+    allowed: str
+
+
+def _whole(minimum: int, maximum: int) -> _Kind:
+    def read(value: object) -> int:
+        # Values may arrive as strings (environment, nucleus lite) or floats (Java nucleus).
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+        if number is None or number != int(number) or not minimum <= number <= maximum:
+            raise ValueError
+        return int(number)
+
+    return _Kind(read, f"a whole number from {minimum} to {maximum}")
+
+
+def _seconds(minimum: float, maximum: float) -> _Kind:
+    def read(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        if not minimum <= (number := float(value)) <= maximum:
+            raise ValueError
+        return number
+
+    return _Kind(read, f"a number of seconds from {minimum:g} to {maximum:g}")
+
+
+def _one_of(*words: str) -> _Kind:
+    def read(value: object) -> str:
+        if value not in words:
+            raise ValueError
+        return str(value)
+
+    return _Kind(read, " or ".join(words))
+
+
+def _address(value: object) -> str:
+    match = re.fullmatch(r"unix:(?://)?(/[^\x00]+)", value) if isinstance(value, str) else None
+    if match is None or len(os.fsencode(match[1])) > MAX_SOCKET_PATH or match[1].endswith("/"):
+        raise ValueError
+    return f"unix://{match[1]}"
+
+
+def _mode(value: object) -> int:
+    mode = int(value, 8) if isinstance(value, str) else None
+    if mode is None or not 0o600 <= mode <= 0o777 or mode & 0o111:
+        raise ValueError
+    return mode
+
+
+def _group(value: object) -> str:
+    if value != "":
+        grp.getgrnam(str(value))  # KeyError: no such group
+    return str(value)
+
+
+def _directory(value: object) -> Path:
+    if not isinstance(value, str | Path) or not Path(value).is_absolute():
+        raise ValueError
+    return Path(value)
+
+
+def default_registry() -> Path:
+    """/var/lib/edge-agent/registry for root, else below the user's state folder (XDG base directories)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/edge-agent/registry")
+    # HOME may be missing for a component's user.
+    home = Path(os.environ.get("HOME") or f"/tmp/edge-agent-{os.geteuid()}")
+    return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "edge-agent" / "registry"
+
+
+def _setting(kind: _Kind, sentence: str, default: Any = MISSING, factory: Any = MISSING, shown: str = "") -> Any:
+    metadata = {"kind": kind, "sentence": sentence, "shown": shown or str(default)}
+    if factory is not MISSING:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the agent can be told. Sentences stand in `--help` and in the README's table, which is generated from here."""
+
+    socket: str = _setting(
+        _Kind(_address, f"unix:///path with an absolute path of at most {MAX_SOCKET_PATH} bytes"),
+        "Where clients call.",
+        DEFAULT_SOCKET,
+    )
+    socket_mode: int = _setting(
+        _Kind(_mode, "an octal file mode such as 0660, without execute bits"),
+        "Who may call: the mode of the socket.",
+        0o660,
+        shown="0660",
+    )
+    socket_group: str = _setting(
+        _Kind(_group, "the name of a group on this device, or empty"),
+        "Group of the socket; empty keeps the group of the agent's user.",
+        "",
+        shown="(empty)",
+    )
+    registry: Path = _setting(
+        _Kind(_directory, "an absolute path"),
+        "Directory with one record per model component.",
+        factory=default_registry,
+        shown="/var/lib/edge-agent/registry for root, else ~/.local/state/edge-agent/registry",
+    )
+    log_format: str = _setting(_one_of("text", "json"), "One line per event, as text or as a JSON object.", "text")
+    log_level: str = _setting(
+        _one_of("debug", "info", "warning", "error"), "The least severe events that are logged.", "info"
+    )
+    threads: int = _setting(_whole(0, 256), "Threads of one inference; 0: as many as the agent may use processors.", 0)
+    calls_in_flight: int = _setting(
+        _whole(1, 16),
+        "Calls a model works on at once: with 2, one is preprocessed while the other is inferred.",
+        2,
+    )
+    queue_length: int = _setting(
+        _whole(0, 48), "Calls that may wait for a model; one more is refused with RESOURCE_EXHAUSTED.", 16
+    )
+    load_time_limit: float = _setting(
+        _seconds(1, 86400),
+        "Longest time a model may take from STARTING to RUNNING; then it is FAILED.",
+        1800.0,
+        shown="1800",
+    )
+    run_time_limit: float = _setting(
+        _seconds(0.1, 3600), "Longest time one image may take; then the model's worker is replaced.", 30.0, shown="30"
+    )
+
+
+def flag_of(setting: str) -> str:
+    return "--" + setting.replace("_", "-")
+
+
+def environment_name_of(setting: str) -> str:
+    return ENVIRONMENT + setting.upper()
+
+
+def key_of(setting: str) -> str:
+    """In the configuration file: `queue_length` is `QueueLength`."""
+    return "".join(word.capitalize() for word in setting.split("_"))
+
+
+def kind_of(setting: Field[Any]) -> _Kind:
+    kind: _Kind = setting.metadata["kind"]
+    return kind
+
+
+def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None) -> Settings:
+    """The settings in force: of each, the first of flag (by field name, None where not given), environment and file.
+
+    Raises:
+        BadSetting, UnknownSetting: names key, value and what is allowed.
+    """
+    configured = _read_file(file) if file else {}
+    values = {}
+    for setting in fields(Settings):
+        named = (
+            (flag_of(setting.name), flags.get(setting.name)),
+            (environment_name_of(setting.name), environment.get(environment_name_of(setting.name))),
+            (key_of(setting.name), configured.pop(key_of(setting.name), None)),
+        )
+        for key, value in named:
+            if value is not None:
+                values[setting.name] = _checked(setting, key, value)
+                break
+    if configured:
+        raise UnknownSetting(min(configured), str(file))
+    return Settings(**values)
+
+
+def _checked(setting: Field[Any], key: str, value: object) -> Any:
+    kind = kind_of(setting)
+    try:
+        return kind.read(value)
+    except (ValueError, KeyError, OverflowError):
+        raise BadSetting(key, value, kind.allowed) from None
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        configured = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadSetting("--config", str(file), f"a readable JSON file ({error})") from None
+    if not isinstance(configured, dict):
+        raise BadSetting("--config", str(file), "a JSON object with a key per setting")
+    return configured

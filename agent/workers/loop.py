@@ -1,0 +1,136 @@
+"""The worker's main: opens one package, answers calls until the link ends.
+
+    python -m agent.workers.loop LINK_DESCRIPTOR PARENT_PID
+
+A worker ignores SIGTERM and SIGINT (Greengrass signals children first; the parent drains them), and never outlives its
+parent: the kernel kills it, and the end of the link ends it too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from agent.backends.base import BackendSettings
+from agent.errors import Refusal, Unexpected
+from agent.images.bitmap import BitmapLayout
+from agent.images.shared_memory import read_segment, write_segment
+from agent.packages.package import read_package
+from agent.pipeline import Pipeline
+from agent.workers.link import Answer, Detect, Link, Open, Opened, Progress, refused
+from agent.workers.slots import Slot, map_slots
+
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
+OOM_SCORE_ADJ = 500
+"""When memory runs out the kernel takes a worker, which is replaced, and not the agent."""
+
+
+def main() -> None:
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(parent)
+    _be_the_first_to_go()
+    link = Link(socket.socket(fileno=descriptor))
+    first = link.receive()
+    if first is None or not isinstance(first[0], Open):
+        return
+    try:
+        pipeline = _open(first[0], link)
+    except Refusal as refusal:
+        link.send(refused(None, refusal))
+        return
+    slots = _slots(first[1])
+    link.send(Opened(pipeline.served_by))
+    _answer_calls(link, pipeline, slots)
+
+
+def _open(order: Open, link: Link) -> Pipeline:
+    link.send(Progress("verifying and loading the model"))
+    pipeline = Pipeline(read_package(Path(order.folder)), BackendSettings(order.threads))
+    link.send(Progress("running the self-test"))
+    pipeline.self_test()
+    return pipeline
+
+
+def _slots(descriptors: list[int]) -> list[Slot]:
+    slots = map_slots(descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)  # the mapping stays
+    return slots
+
+
+def _answer_calls(link: Link, pipeline: Pipeline, slots: list[Slot]) -> None:
+    # As many threads as slots: one call preprocesses while the other runs.
+    threads = ThreadPoolExecutor(len(slots), thread_name_prefix="call")
+    while (frame := link.receive()) is not None:
+        call, descriptors = frame
+        if isinstance(call, Detect):
+            threads.submit(_answer, link, pipeline, slots[call.slot], call, descriptors)
+    # The parent drains before it ends the link, so nobody waits for what still runs.
+    os._exit(0)
+
+
+def _answer(link: Link, pipeline: Pipeline, slot: Slot, call: Detect, descriptors: list[int]) -> None:
+    try:
+        answer: Answer | None = _detect(pipeline, slot, call, descriptors)
+        refusal = None
+    except Refusal as error:
+        refusal = error
+    except Exception:
+        traceback.print_exc()
+        refusal = Unexpected()
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    try:
+        link.send(refused(call.call, refusal) if refusal else answer)  # type: ignore[arg-type]
+    except OSError:
+        os._exit(0)  # the parent is gone
+
+
+def _detect(pipeline: Pipeline, slot: Slot, call: Detect, descriptors: list[int]) -> Answer:
+    layout = BitmapLayout(call.width, call.height, call.row_bytes)
+    left = iter(descriptors)
+    image = memoryview(slot.image)[: layout.size]
+    if call.segment_offset is not None:
+        # Copied once, here: what the client writes from now on changes nothing.
+        read_segment(next(left), call.segment_offset, image)
+    mask = memoryview(slot.mask)[: layout.packed_size]
+    detection = pipeline.detect(layout.pixels(image), mask)
+    if call.mask_offset is not None and detection.mask is not None:
+        write_segment(next(left), call.mask_offset, mask)
+    return Answer(
+        call.call,
+        detection.is_anomalous,
+        detection.confidence,
+        detection.score,
+        detection.threshold,
+        detection.regions,
+        detection.mask is not None,
+    )
+
+
+def _die_with(parent: int) -> None:
+    # The signal comes when the *thread* that started us ends; the parent keeps one thread for that.
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it went before we asked
+        sys.exit(1)
+
+
+def _be_the_first_to_go() -> None:
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
+    except OSError:  # not on every system; it is a precaution only
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The parent's handle on one worker: starts it, hands it calls, notices its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout  # on Python 3.10 not the built-in one
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+import agent
+from agent.errors import LoadTimedOut
+from agent.images.bitmap import BitmapLayout
+from agent.images.detection import Detection
+from agent.workers.link import Answer, Detect, Link, Message, Open, Opened, Progress, Refused, refusal_in
+from agent.workers.slots import make_slots
+
+log = logging.getLogger(__name__)
+
+CLOSE_LIMIT = 1.0
+"""Seconds a worker has to leave by itself after its link has ended; then it is killed."""
+
+# PR_SET_PDEATHSIG fires when the thread that started a child ends, so all are started by one that lives as long as we do.
+_spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
+
+
+class WorkerDied(Exception):
+    """The worker ended, or was ended, before it answered."""
+
+
+@dataclass(frozen=True)
+class OpenSegment:
+    """A client's segment: descriptor, and offset of the range in bytes."""
+
+    descriptor: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class ImageToInspect:
+    """One call's pixels and where its mask goes."""
+
+    layout: BitmapLayout
+    pixels: bytes | OpenSegment
+    mask: OpenSegment | None = None
+    """None: the mask comes back with the detection."""
+
+
+class WorkerHandle(Protocol):
+    """What the fleet needs of a worker; tests put a fake one in its place."""
+
+    def wait_until_open(self, limit: float) -> str:
+        """Runtime and device that serve, once the self-test has passed.
+
+        Raises:
+            BadPackage: the package cannot be served.
+            LoadTimedOut: it was not open within `limit` seconds, and has been killed.
+            WorkerDied: the process ended.
+        """
+        ...
+
+    def detect(self, slot: int, image: ImageToInspect, limit: float) -> Detection:
+        """The answer to `image`, in `slot`, which nobody else uses meanwhile.
+
+        Raises:
+            Refusal: the worker refused the call.
+            WorkerDied: it ended with this call in hand, or ran for `limit` seconds and was killed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends the worker and gives its memory back; returns when it is gone."""
+        ...
+
+
+class WorkerProcess:
+    """A worker process for one package."""
+
+    def __init__(
+        self,
+        folder: Path,
+        threads: int,
+        slots: int,
+        on_progress: Callable[[str], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        """Starts the process. `on_progress` and `on_end` are called from a thread of this handle."""
+        self._on_progress, self._on_end = on_progress, on_end
+        self._lock = threading.Lock()
+        self._calls: dict[int, Future[Answer]] = {}
+        self._next_call = 0
+        self._ended = False
+        self._opened: Future[str] = Future()
+        self._slots, descriptors = make_slots(slots)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._process = _spawner.submit(_start, theirs.fileno()).result()
+            self._link = Link(ours)
+            self._link.send(Open(str(folder), threads, slots), descriptors)
+        finally:
+            theirs.close()
+            for descriptor in descriptors:
+                os.close(descriptor)
+        threading.Thread(target=self._receive, name="worker-link", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_until_open(self, limit: float) -> str:
+        try:
+            return self._opened.result(limit)
+        except FutureTimeout:
+            self._process.kill()
+            raise LoadTimedOut(limit) from None
+
+    def detect(self, slot: int, image: ImageToInspect, limit: float) -> Detection:
+        layout, segments = image.layout, []
+        if isinstance(image.pixels, OpenSegment):
+            segments.append(image.pixels)
+        else:
+            memoryview(self._slots[slot].image)[: layout.size] = image.pixels
+        if image.mask is not None:
+            segments.append(image.mask)
+        answer = Future[Answer]()
+        with self._lock:
+            if self._ended:
+                raise WorkerDied
+            call = self._next_call
+            self._next_call += 1
+            self._calls[call] = answer
+        order = Detect(
+            call,
+            slot,
+            layout.width,
+            layout.height,
+            layout.row_bytes,
+            image.pixels.offset if isinstance(image.pixels, OpenSegment) else None,
+            image.mask.offset if image.mask else None,
+        )
+        try:
+            self._link.send(order, [segment.descriptor for segment in segments])
+            return self._detection(answer.result(limit), slot, image)
+        except FutureTimeout as error:  # a run cannot be stopped from outside, but its process can
+            log.error("worker %d: a call ran longer than %g s; the worker is replaced", self.pid, limit)
+            self._process.kill()
+            raise WorkerDied from error
+        except OSError as error:  # the link has ended
+            raise WorkerDied from error
+        finally:
+            with self._lock:
+                self._calls.pop(call, None)
+
+    def close(self) -> None:
+        self._link.shutdown()
+        try:
+            self._process.wait(CLOSE_LIMIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _detection(self, answer: Answer, slot: int, image: ImageToInspect) -> Detection:
+        mask = None
+        if answer.has_mask and image.mask is None:
+            # Copied out: the slot belongs to the next call as soon as this one is answered.
+            layout = image.layout
+            content = bytes(memoryview(self._slots[slot].mask)[: layout.packed_size])
+            mask = np.frombuffer(content, np.uint8).reshape(layout.height, layout.width, 3)
+        return Detection(answer.is_anomalous, answer.confidence, answer.score, answer.threshold, answer.regions, mask)
+
+    def _receive(self) -> None:
+        try:
+            while (frame := self._link.receive()) is not None:
+                self._take(frame[0])
+        finally:
+            self._end()
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Answer):
+            self._resolve(message.call, message)
+        elif isinstance(message, Refused):
+            self._resolve(message.call, message)
+        elif isinstance(message, Opened):
+            self._opened.set_result(message.served_by)
+        elif isinstance(message, Progress):
+            self._on_progress(message.text)
+
+    def _resolve(self, call: int | None, message: Answer | Refused) -> None:
+        if call is None:
+            assert isinstance(message, Refused)
+            self._opened.set_exception(refusal_in(message))
+            return
+        with self._lock:
+            waiting = self._calls.get(call)
+        if waiting is None:  # it stopped waiting
+            return
+        if isinstance(message, Answer):
+            waiting.set_result(message)
+        else:
+            waiting.set_exception(refusal_in(message))
+
+    def _end(self) -> None:
+        # The link has ended, so the process is on its way out or of no use any more.
+        try:
+            self._process.wait(CLOSE_LIMIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with self._lock:
+            self._ended = True
+            left = list(self._calls.values())
+        for waiting in left:
+            if not waiting.done():
+                waiting.set_exception(WorkerDied())
+        if not self._opened.done():
+            self._opened.set_exception(WorkerDied())
+        self._link.close()
+        self._on_end()
+
+
+def _start(descriptor: int) -> subprocess.Popen[bytes]:
+    # Secrets of a Greengrass component are no business of a model.
+    environment = {
+        name: value for name, value in os.environ.items() if name != "SVCUID" and not name.startswith("AWS_")
+    }
+    # The worker runs the same code as we do, wherever it was imported from.
+    paths = [str(Path(agent.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    command = [sys.executable, "-m", "agent.workers.loop", str(descriptor), str(os.getpid())]
+    return subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, env=environment)

@@ -1,0 +1,166 @@
+"""Makes tiny model packages: graphs of a few nodes whose answers can be told in one's head.
+
+The segmentation model calls dark anomalous: its anomaly map is 1 - brightness, its score the map's maximum, 0.5 the threshold.
+The classification model's score is the red value of the first pixel: an image can carry a number, and the answer tells which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from agent.packages.manifest import (
+    Decision,
+    GraphPreprocessing,
+    Identity,
+    ImageSize,
+    Label,
+    Manifest,
+    OnnxModel,
+    Outputs,
+    PackageFile,
+    SelfTestImage,
+    write_manifest,
+)
+
+WIDTH, HEIGHT = 96, 64
+THRESHOLD = 0.5
+
+
+def darkness_model() -> onnx.ModelProto:
+    """`image` uint8 (1, H, W, 3) -> `map` float32 (1, 1, H, W), `score` float32 (1,)."""
+    constants = [
+        numpy_helper.from_array(np.array(255, np.float32), "white"),
+        numpy_helper.from_array(np.array(1, np.float32), "one"),
+        numpy_helper.from_array(np.array([3], np.int64), "channels"),
+        numpy_helper.from_array(np.array([1], np.int64), "map_channel"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "all_but_batch"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "channels"], ["brightness255"], keepdims=0),
+        helper.make_node("Div", ["brightness255", "white"], ["brightness"]),
+        helper.make_node("Sub", ["one", "brightness"], ["darkness"]),
+        helper.make_node("Unsqueeze", ["darkness", "map_channel"], ["map"]),
+        helper.make_node("ReduceMax", ["map", "all_but_batch"], ["score"], keepdims=0),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("map", TensorProto.FLOAT, [1, 1, "H", "W"]),
+        helper.make_tensor_value_info("score", TensorProto.FLOAT, [1]),
+    ]
+    return _model(nodes, outputs, constants)
+
+
+def first_pixel_model() -> onnx.ModelProto:
+    """`image` uint8 (1, H, W, 3) -> `score` float32 (1,): red of the first pixel / 255."""
+    constants = [
+        numpy_helper.from_array(np.array(255, np.float32), "white"),
+        numpy_helper.from_array(np.array([0, 0, 0], np.int64), "starts"),
+        numpy_helper.from_array(np.array([1, 1, 1], np.int64), "ends"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes"),
+        numpy_helper.from_array(np.array([-1], np.int64), "flat"),
+    ]
+    nodes = [
+        helper.make_node("Slice", ["image", "starts", "ends", "axes"], ["first"]),
+        helper.make_node("Cast", ["first"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "white"], ["divided"]),
+        helper.make_node("Reshape", ["divided", "flat"], ["score"]),
+    ]
+    return _model(nodes, [helper.make_tensor_value_info("score", TensorProto.FLOAT, [1])], constants)
+
+
+def constant_score_model(value: float) -> onnx.ModelProto:
+    """`image` -> `score` that is always `value` (NaN, infinity, ...) wherever the first pixel's red is above 0, else 0."""
+    constants = [
+        numpy_helper.from_array(np.array([value], np.float32), "value"),
+        numpy_helper.from_array(np.array([0], np.float32), "zero"),
+        *first_pixel_model().graph.initializer,
+    ]
+    nodes = [
+        *list(first_pixel_model().graph.node)[:3],
+        helper.make_node("Reshape", ["divided", "flat"], ["red"]),
+        helper.make_node("Greater", ["red", "zero"], ["lit"]),
+        helper.make_node("Where", ["lit", "value", "zero"], ["score"]),
+    ]
+    return _model(nodes, [helper.make_tensor_value_info("score", TensorProto.FLOAT, [1])], constants)
+
+
+def _model(
+    nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto], constants: list[onnx.TensorProto]
+) -> onnx.ModelProto:
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "H", "W", 3])
+    graph = helper.make_graph(nodes, "tiny", [image], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model
+
+
+def grey(value: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
+    """An image of one grey value."""
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def make_package(
+    folder: Path,
+    *,
+    task: str = "segmentation",
+    model: onnx.ModelProto | None = None,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    any_size: bool = False,
+    version: str = "1.0.0",
+    arn: str = "arn:aws:lookoutvision:eu-central-1:123456789012:model/tiny/1",
+    change: Callable[[Manifest], Manifest] | None = None,
+) -> Path:
+    """Writes a package; `change` may alter its manifest at the end."""
+    folder.mkdir(parents=True)
+    segmentation = task == "segmentation"
+    if model is None:
+        model = darkness_model() if segmentation else first_pixel_model()
+    files = [_write(folder, "model.onnx", model.SerializeToString(), OnnxModel())]
+    good = 255 if segmentation else 0
+    files.append(_write(folder, "self-test/good.rgb", grey(good, width, height).tobytes()))
+    manifest = Manifest(
+        format_version=1,
+        model=Identity(name="tiny", version=version, lookout_vision_model_arn=arn),
+        task="segmentation" if segmentation else "classification",
+        image=ImageSize(width, height, any_size),
+        preprocessing=GraphPreprocessing(tensor="image"),
+        outputs=Outputs(score="score", anomaly_map="map") if segmentation else Outputs(score="score"),
+        decision=Decision(threshold=THRESHOLD),
+        labels=[Label("background"), Label("anomaly")] if segmentation else [],
+        files=files,
+        self_test=[
+            SelfTestImage(
+                path="self-test/good.rgb",
+                width=width,
+                height=height,
+                score=0.0,
+                is_anomalous=False,
+                areas={"background": 1.0} if segmentation else {},
+            )
+        ],
+    )
+    rewrite_manifest(folder, change(manifest) if change else manifest)
+    return folder
+
+
+def rewrite_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / "manifest.json").write_bytes(write_manifest(manifest))
+
+
+def changed(manifest: Manifest, **fields: object) -> Manifest:
+    return msgspec.structs.replace(manifest, **fields)
+
+
+def _write(folder: Path, path: str, content: bytes, runtime: OnnxModel | None = None) -> PackageFile:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(content)
+    return PackageFile(path, len(content), hashlib.sha256(content).hexdigest(), runtime)
