@@ -2,7 +2,8 @@
 
     edge-agent COMMAND ...        (python -m agent COMMAND ... is the same)
 
-Exit codes: 0 done, or asked to stop; 1 it could not be done; 2 a wrong setting or argument; 4 another agent serves the socket.
+Exit codes: 0 done, or asked to stop; 1 it could not be done; 2 a wrong setting or argument; 4 another agent serves
+the socket.
 """
 
 from __future__ import annotations

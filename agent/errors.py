@@ -1,8 +1,8 @@
 """Every refusal, in the words of the caller.
 
-A refusal is named by what was refused and writes its own sentence: what was wrong, with which value, and where it helps what
-to do. Sentences reach engineers at the line, so they hold no path inside the agent, no traceback and no internal name. The
-door gives each refusal its status code (`agent.rpc.error_status`); this module imports nothing.
+A refusal is named by what was refused and writes its own sentence: what was wrong, with which value, and where it
+helps what to do. Sentences reach engineers at the line, so they hold no path inside the agent, no traceback and no
+internal name. The door gives each refusal its status code (`agent.rpc.error_status`); this module imports nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ class Refusal(Exception):
     """Something the agent will not do, and why, as one sentence in `str(refusal)`."""
 
 
-# --- packages -----------------------------------------------------------------------------------------------------------
+# --- packages ---
 
 
 class BadPackage(Refusal):
@@ -62,8 +62,8 @@ class SelfTestFailed(BadPackage):
 
     def __init__(self, image: str, what: str, expected: object, got: object) -> None:
         super().__init__(
-            f"Self-test image {_quoted(image)}: expected {what} {expected}, got {got}. The model does not answer as it did "
-            "when it was packaged; package it again or report which runtime this is."
+            f"Self-test image {_quoted(image)}: expected {what} {expected}, got {got}. "
+            "The model does not answer as it did when it was packaged; package it again, or report this runtime."
         )
 
 
@@ -88,7 +88,7 @@ def _one_line(text: str) -> str:
     return line if len(line) <= 300 else line[:297] + "..."
 
 
-# --- images and segments: bad input of one call ---------------------------------------------------------------------------
+# --- images and segments: bad input of one call ---
 
 
 class BadInput(Refusal):
@@ -129,8 +129,8 @@ class WrongImageSize(BadInput):
 class BadSegmentName(BadInput):
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"The shared-memory name {_quoted(name)} is not accepted: 1 to 254 letters, digits and . _ + @ : = , ~ -, not "
-            "starting with a dot, with or without one leading slash."
+            f"The shared-memory name {_quoted(name)} is not accepted: 1 to 254 letters, digits and "
+            ". _ + @ : = , ~ -, not starting with a dot, with or without one leading slash."
         )
 
 
@@ -142,7 +142,8 @@ class SegmentNotUsable(BadInput):
 class SegmentTooSmall(BadInput):
     def __init__(self, name: str, offset: int, size: int, segment: int) -> None:
         super().__init__(
-            f"The shared-memory segment {_quoted(name)} has {segment} bytes; offset {offset} and size {size} reach beyond it."
+            f"The shared-memory segment {_quoted(name)} has {segment} bytes; offset {offset} and size {size} "
+            "reach beyond it."
         )
 
 
@@ -177,14 +178,14 @@ class NoRoomForMask(Refusal):
         super().__init__(f"There is no room in shared memory for a mask of {size} bytes; free or enlarge /dev/shm.")
 
 
-# --- models: what may be asked of them ------------------------------------------------------------------------------------
+# --- models: what may be asked of them ---
 
 
 class BadComponentName(BadInput):
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"{_quoted(name)} is no name of a model component: 1 to 128 letters, digits, '-', '_' and '.', not starting with "
-            "a dot."
+            f"{_quoted(name)} is no name of a model component: 1 to 128 letters, digits, '-', '_' and '.', "
+            "not starting with a dot."
         )
 
 
@@ -212,7 +213,8 @@ class ModelAlreadyStarted(MoveNotAllowed):
 class QueueFull(Refusal):
     def __init__(self, component: str, length: int) -> None:
         super().__init__(
-            f"Model {_quoted(component)} cannot keep up: {length} calls are waiting already. Send fewer images a second."
+            f"Model {_quoted(component)} cannot keep up: {length} calls are waiting already. "
+            "Send fewer images a second."
         )
 
 
@@ -249,6 +251,6 @@ class LoadTimedOut(Refusal):
 
     def __init__(self, limit: float) -> None:
         super().__init__(
-            f"The model was not ready within {limit:g} s and loading was ended; raise load_time_limit if this device needs "
-            "longer."
+            f"The model was not ready within {limit:g} s and loading was ended; "
+            "raise load_time_limit if this device needs longer."
         )

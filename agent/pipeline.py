@@ -61,8 +61,8 @@ class Pipeline:
     def detect(self, pixels: NDArray[np.uint8], mask_into: memoryview | None = None) -> Detection:
         """The answer to `pixels` (uint8, (height, width, 3), RGB, C-contiguous).
 
-        A segmentation model's mask is painted into `mask_into` (writable bytes, at least height * width * 3) where it is
-        given, else into new memory; classification models paint none.
+        A segmentation model's mask is painted into `mask_into` (writable bytes, at least height * width * 3) where it
+        is given, else into new memory; classification models paint none.
 
         Raises:
             WrongImageSize: the package takes images of one size, and this is another.

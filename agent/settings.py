@@ -120,7 +120,7 @@ def _setting(kind: _Kind, sentence: str, default: Any = MISSING, factory: Any = 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the agent can be told. Sentences stand in `--help` and in the README's table, which is generated from here."""
+    """What the agent can be told. `--help` and the README's table are made from here."""
 
     socket: str = _setting(
         _Kind(_address, f"unix:///path with an absolute path of at most {MAX_SOCKET_PATH} bytes"),

@@ -28,7 +28,8 @@ def run_protoc(*arguments: str) -> None:
 
 def generate(root: Path) -> None:
     (root / "agent/wire").mkdir(parents=True, exist_ok=True)
-    (root / "agent/wire/__init__.py").write_text('"""Generated from protos/edge-agent.proto by `make wire`; nobody edits it."""\n')
+    docstring = '"""Generated from protos/edge-agent.proto by `make wire`; nobody edits it."""'
+    (root / "agent/wire/__init__.py").write_text(f"{docstring}\n")
     run_protoc(
         f"-Iagent/wire={HERE}",
         f"--python_out={root}",
@@ -39,7 +40,8 @@ def generate(root: Path) -> None:
     )
     for folder in PLAIN_STUBS:
         (root / folder).mkdir(parents=True, exist_ok=True)
-        run_protoc(f"-I{HERE}", f"--python_out={root / folder}", f"--grpc_python_out={root / folder}", "edge-agent.proto")
+        target = root / folder
+        run_protoc(f"-I{HERE}", f"--python_out={target}", f"--grpc_python_out={target}", "edge-agent.proto")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """ONNX Runtime. The only file that imports onnxruntime.
 
-ONNX Runtime falls back to the CPU without a word when a provider is missing, so a session counts as open only after it was
-asked which provider it really has, and has answered once.
+ONNX Runtime falls back to the CPU without a word when a provider is missing, so a session counts as open only after it
+was asked which provider it really has, and has answered once.
 """
 
 from __future__ import annotations

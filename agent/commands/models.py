@@ -27,15 +27,17 @@ class NoSuchRecord(Refusal):
 class RegistryNotWritable(Refusal):
     def __init__(self, registry: Path, reason: str) -> None:
         super().__init__(
-            f"The registry {registry} cannot be changed: {reason}. Use the agent's user, or --registry with the directory "
-            "that your agent serves."
+            f"The registry {registry} cannot be changed: {reason}. Use the agent's user, or --registry with "
+            "the directory that your agent serves."
         )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     register = actions.add_parser("register", help="make a package known to the agent")
-    register.add_argument("package", type=Path, metavar="PACKAGE", help="a package: folder (used in place) or ZIP (unpacked)")
+    register.add_argument(
+        "package", type=Path, metavar="PACKAGE", help="a package: folder (used in place) or ZIP (unpacked)"
+    )
     register.add_argument("--component", required=True, metavar="NAME", help="the name clients call it by")
     remove = actions.add_parser("remove", help="take a model off the agent")
     remove.add_argument("component", metavar="NAME")

@@ -25,12 +25,15 @@ ANOTHER_AGENT = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help='JSON file with settings, such as {"Threads": 2}')
     for setting in fields(Settings):
-        default = setting.metadata["shown"]
+        allowed, default = kind_of(setting).allowed, setting.metadata["shown"]
+        sentence = (
+            f"{setting.metadata['sentence']} Allowed: {allowed}. Default: {default}. "
+            f"Environment: {environment_name_of(setting.name)}."
+        )
         parser.add_argument(
             flag_of(setting.name),
             metavar=setting.name.upper().rpartition("_")[2],
-            help=f"{setting.metadata['sentence']} {kind_of(setting).allowed[:1].upper() + kind_of(setting).allowed[1:]}. "
-            f"Default: {default}. Environment: {environment_name_of(setting.name)}.".replace("%", "%%"),
+            help=sentence.replace("%", "%%"),
         )
 
 

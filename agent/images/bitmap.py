@@ -52,7 +52,7 @@ class BitmapLayout:
         raise WrongByteCount(width, height, size, packed * height, padded * height)
 
     def pixels(self, buffer: memoryview) -> NDArray[np.uint8]:
-        """`buffer`'s first `size` bytes as uint8, (height, width, 3), RGB. A view where rows are packed, else a copy."""
+        """`buffer`'s first `size` bytes as uint8, (height, width, 3), RGB; a view where rows are packed."""
         rows = np.frombuffer(buffer, np.uint8, self.size).reshape(self.height, self.row_bytes)
         packed = np.ascontiguousarray(rows[:, : self.width * CHANNELS])
         return packed.reshape(self.height, self.width, CHANNELS)

@@ -57,8 +57,8 @@ class Detection:
 def color_of(index: int) -> str:
     """The colour of label `index` (0 is background): the palette's, and beyond it a generated one.
 
-    Generated colours walk the hue circle by the golden angle (137.508 degrees), so that neighbours are far apart, and change
-    between three brightness levels; saturation 0.75. The rule never changes: clients may keep legends.
+    Generated colours walk the hue circle by the golden angle (137.508 degrees), so that neighbours are far apart, and
+    change between three brightness levels; saturation 0.75. The rule never changes: clients may keep legends.
     """
     if index < len(PALETTE):
         return PALETTE[index]

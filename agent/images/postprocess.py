@@ -43,9 +43,9 @@ def output_names(outputs: Outputs) -> tuple[str, ...]:
 def image_score(tensors: Tensors, manifest: Manifest, inspected: NDArray[np.bool_] | None) -> float:
     """The calibrated anomaly score, 0..1, not rounded.
 
-    The named score, else the sum over the class scores that are not normal, else the maximum of the anomaly map, else the
-    highest probability of anomaly in the class mask. `inspected` (bool, (height, width) of the inspected part) leaves the
-    pixels of an ignore mask out of the two last.
+    The named score, else the sum over the class scores that are not normal, else the maximum of the anomaly map, else
+    the highest probability of anomaly in the class mask. `inspected` (bool, (height, width) of the inspected part)
+    leaves the pixels of an ignore mask out of the two last.
 
     Raises:
         AnswerNotFinite: the model gave NaN or infinity.

@@ -1,8 +1,9 @@
 """A client's shared-memory segment, handled so that nothing a client does to it can hurt the agent.
 
-The segment is opened for each call by its allow-listed name below /dev/shm, without following links and without waiting,
-and read with `preadv`, written with `pwrite`: a segment that its owner truncates meanwhile gives a short count there, where
-mapped memory would kill the process with SIGBUS (both were tried). No mapping and no descriptor outlives its call.
+The segment is opened for each call by its allow-listed name below /dev/shm, without following links and without
+waiting, and read with `preadv`, written with `pwrite`: a segment that its owner truncates meanwhile gives a short
+count there, where mapped memory would kill the process with SIGBUS (both were tried). No mapping and no descriptor
+outlives its call.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Fleet:
         self._models: dict[str, ServedModel] = {}
 
     def apply(self, records: Mapping[str, Record]) -> None:
-        """Makes the fleet what the registry says: new models appear, changed ones serve their new package, others leave."""
+        """Makes the fleet what the registry says: models appear, serve their new package, or leave."""
         with self._lock:
             gone = [self._models.pop(component) for component in self._models.keys() - records.keys()]
             known = dict(self._models)

@@ -1,7 +1,7 @@
-"""The registry: a directory with one record per model component, written by deployments and people, watched by the agent.
+"""The registry: a directory with one record per model component, which deployments and people write.
 
-A record is a small JSON file `<component>.json`, always replaced whole. It is live only while the package it points to exists:
-a deployment that removes a component deletes its artifacts, and the model disappears without a step of its own.
+A record is a small JSON file `<component>.json`, always replaced whole. It is live only while the package it points to
+exists: a deployment that removes a component deletes its artifacts, and the model disappears without a step of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _Seen = tuple[tuple[int, int, int], Record | None]
-"""A record file as it was last read: inode, time of change and size, and what stood in it; None where it was no record."""
+"""A record file as last read: inode, time of change and size, and what stood in it (None: no record)."""
 
 
 def check_component_name(name: str) -> None:
@@ -131,7 +130,7 @@ class Registry:
 
 
 class RegistryWatch:
-    """Calls back with all records when they change. Looks every `interval` seconds: inotify misses what networks mount."""
+    """Calls back with all records when they change. Looks every `interval` seconds: inotify misses network mounts."""
 
     def __init__(self, registry: Registry, on_change: Callable[[Mapping[str, Record]], None], interval: float) -> None:
         self._registry, self._on_change, self._interval = registry, on_change, interval

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -92,9 +92,9 @@ class _Serving:
 class ServedModel:
     """A model of the registry. All methods may be called from several threads at once.
 
-    The lock guards moves and counts, never a load or an inference: those take seconds to minutes, and DescribeModel must
-    answer meanwhile. From StartModel on a keeper thread looks after the worker: opens it, replaces it when it dies, lets a
-    new version take over.
+    The lock guards moves and counts, never a load or an inference: those take seconds to minutes, and DescribeModel
+    must answer meanwhile. From StartModel on a keeper thread looks after the worker: opens it, replaces it when it
+    dies, lets a new version take over.
     """
 
     def __init__(self, record: Record, open_worker: OpenWorker, settings: ModelSettings) -> None:
@@ -169,10 +169,8 @@ class ServedModel:
             running = self._status is ModelStatus.RUNNING
             keeper = self._keeper
         if running:
-            try:
+            with suppress(ModelNotRunning):  # somebody else stops it
                 self.stop()
-            except ModelNotRunning:  # somebody else stops it
-                pass
         self._let_go(keeper)
 
     def detect(self, request: DetectRequest, caller: Caller) -> Detection:
@@ -226,7 +224,7 @@ class ServedModel:
     def _may_wait(self, caller: Caller) -> bool:
         return self._status is ModelStatus.RUNNING and not self._end and not caller.is_gone
 
-    # --- the keeper's thread -------------------------------------------------------------------------------------------
+    # --- the keeper's thread ---
 
     def _keep(self) -> None:
         try:
@@ -351,7 +349,7 @@ class ServedModel:
         if keeper is not None:
             keeper.join()
 
-    # --- moves and words -----------------------------------------------------------------------------------------------
+    # --- moves and words ---
 
     def _move(self, to: ModelStatus, message: str) -> None:
         """The one place where the state changes; the lock is held."""
@@ -374,7 +372,7 @@ class ServedModel:
                 self._move(ModelStatus.FAILED, reason)
 
     def _read_manifest(self, record: Record) -> None:
-        """What can be told of a model that is not loaded; a package that cannot be read says so before it is started."""
+        """What can be told of a model that is not loaded; a bad package says so before it is started."""
         self._manifest, self._arn = None, ""
         try:
             self._manifest = read_package(Path(record.path)).manifest

@@ -1,7 +1,8 @@
 """Packages as ZIP files, as components carry them.
 
-Only the manifest and the files it lists are unpacked, each to the size the manifest says and no byte more: an entry that is not
-listed is never written, whatever its name, and a bomb or a lying header ends at the listed size. Names are refused, not mended.
+Only the manifest and the files it lists are unpacked, each to the size the manifest says and no byte more: an entry
+that is not listed is never written, whatever its name, and a bomb or a lying header ends at the listed size. Names are
+refused, not mended.
 """
 
 from __future__ import annotations

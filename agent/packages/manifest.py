@@ -1,7 +1,7 @@
 """The manifest of a model package: its types, and the one way to read it.
 
-A manifest is data from outside: it is bounded in size and depth, strict JSON, and every key and value is checked here. What
-comes out can be trusted by everything inside. `docs/model-package.schema.json` is generated from these types.
+A manifest is data from outside: it is bounded in size and depth, strict JSON, and every key and value is checked here.
+What comes out can be trusted by everything inside. `docs/model-package.schema.json` is generated from these types.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Outputs(_Part, frozen=True):
     class_mask: Name | None = None
     """(1, C, h, w) or (C, h, w): one number per class and pixel; the largest decides."""
     mask_activation: Activation = "none"
-    """Over the channels of class_mask. The label of a pixel does not depend on softmax; the score taken from it does."""
+    """Over the channels of class_mask; matters where the score is taken from them."""
     mask_labels: list[Name] = []
     """For each channel of class_mask the label it paints; several may paint `background`. Empty: as `labels`."""
 
@@ -246,8 +246,7 @@ def read_manifest(content: bytes) -> Manifest:
     """The manifest in `content`, checked.
 
     Raises:
-        BadManifest: it is no strict JSON, or a field is missing, unknown or not allowed; the sentence names the field and
-            its value.
+        BadManifest: it is no strict JSON, or a field is missing, unknown or not allowed; names field and value.
     """
     raw = _strict_json(content)
     if isinstance(raw, dict) and raw.get("format_version") != 1:
@@ -303,7 +302,7 @@ def _strict_json(content: bytes) -> Any:
 
 
 def _refuse(error: msgspec.ValidationError, raw: Any) -> NoReturn:
-    """Says which field and value msgspec did not accept: its message ends in the path, ``... - at `$.image.width` ``."""
+    """Says which field and value msgspec did not accept; its message ends in the path: - at `$.image.width`."""
     reason, _, where = str(error).partition(" - at `")
     path = where.rstrip("`").removeprefix("$").removeprefix(".")
     value = raw

@@ -40,7 +40,7 @@ def status_of(refusal: type[Refusal]) -> grpc.StatusCode:
 
 
 class RefusalsToStatus(grpc.ServerInterceptor):
-    """Turns refusals into status codes. Services never abort: an abort is an exception too, and would come out INTERNAL."""
+    """Turns refusals into status codes. Services never abort: aborting raises, and would come out INTERNAL here."""
 
     def intercept_service(
         self,

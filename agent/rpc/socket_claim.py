@@ -1,8 +1,8 @@
 """Exactly one agent per socket.
 
-gRPC would bind a path in use and delete whatever lies there when it stops (both tried). So the path is claimed by a lock beside
-it, the server binds a private name, and the public name is a second link to the same socket: put there only once the server
-answers, looked after while it runs, taken away only if it is still ours.
+gRPC would bind a path in use and delete whatever lies there when it stops (both tried). So the path is claimed by a
+lock beside it, the server binds a private name, and the public name is a second link to the same socket: put there
+only once the server answers, looked after while it runs, taken away only if it is still ours.
 """
 
 from __future__ import annotations

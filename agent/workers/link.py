@@ -1,8 +1,8 @@
 """What passes between the agent and a worker: small typed frames, and descriptors, over a socketpair.
 
-Frames are msgpack (no pickle: nothing in a frame is ever executed) and carry no pixels: a SEQPACKET frame of 212 kB passes, one
-of 300 kB does not. Pixels travel in memory without a name (`agent.workers.slots`) or in the client's own segment, whose
-descriptor goes along by SCM_RIGHTS.
+Frames are msgpack (no pickle: nothing in a frame is ever executed) and carry no pixels: a SEQPACKET frame of 212 kB
+passes, one of 300 kB does not. Pixels travel in memory without a name (`agent.workers.slots`) or in the client's own
+segment, whose descriptor goes along by SCM_RIGHTS.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import array
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -116,10 +117,8 @@ class Link:
 
     def shutdown(self) -> None:
         """Ends the link for both ends; a thread that receives gets None."""
-        try:
+        with suppress(OSError):  # the other end is gone already
             self._end.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the other end is gone already
-            pass
 
     def close(self) -> None:
         self._end.close()

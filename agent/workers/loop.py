@@ -15,6 +15,7 @@ import socket
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from agent.backends.base import BackendSettings
@@ -126,10 +127,8 @@ def _die_with(parent: int) -> None:
 
 
 def _be_the_first_to_go() -> None:
-    try:
+    with suppress(OSError):  # not on every system; it is a precaution only
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
-    except OSError:  # not on every system; it is a precaution only
-        pass
 
 
 if __name__ == "__main__":

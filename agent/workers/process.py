@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 CLOSE_LIMIT = 1.0
 """Seconds a worker has to leave by itself after its link has ended; then it is killed."""
 
-# PR_SET_PDEATHSIG fires when the thread that started a child ends, so all are started by one that lives as long as we do.
+# PR_SET_PDEATHSIG fires when the thread that started a child ends: all are started by one that lives as long as we.
 _spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
 
@@ -185,9 +185,7 @@ class WorkerProcess:
             self._end()
 
     def _take(self, message: Message) -> None:
-        if isinstance(message, Answer):
-            self._resolve(message.call, message)
-        elif isinstance(message, Refused):
+        if isinstance(message, Answer | Refused):
             self._resolve(message.call, message)
         elif isinstance(message, Opened):
             self._opened.set_result(message.served_by)

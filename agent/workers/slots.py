@@ -1,7 +1,7 @@
 """Memory for the pixels of calls in flight, shared by the agent and one worker, that no other process could open.
 
-Each slot has room for the largest image and the largest mask (48 MiB each); the kernel gives it pages only where it is written.
-Slots live as long as their worker: a call copies its pixels in once, and the worker's tensor is a view of them.
+Each slot has room for the largest image and the largest mask (48 MiB each); the kernel gives it pages only where it is
+written. Slots live as long as their worker: a call copies its pixels in once, and the tensor is a view of them.
 """
 
 from __future__ import annotations

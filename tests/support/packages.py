@@ -1,7 +1,8 @@
 """Makes tiny model packages: graphs of a few nodes whose answers can be told in one's head.
 
-The segmentation model calls dark anomalous: its anomaly map is 1 - brightness, its score the map's maximum, 0.5 the threshold.
-The classification model's score is the red value of the first pixel: an image can carry a number, and the answer tells which.
+The segmentation model calls dark anomalous: its anomaly map is 1 - brightness, its score the map's maximum, 0.5 the
+threshold. The classification model's score is the red value of the first pixel: an image can carry a number, and the
+answer tells which.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def first_pixel_model() -> onnx.ModelProto:
 
 
 def constant_score_model(value: float) -> onnx.ModelProto:
-    """`image` -> `score` that is always `value` (NaN, infinity, ...) wherever the first pixel's red is above 0, else 0."""
+    """`image` -> `score`: `value` (NaN, infinity, ...) where the first pixel's red is above 0, else 0."""
     constants = [
         numpy_helper.from_array(np.array([value], np.float32), "value"),
         numpy_helper.from_array(np.array([0], np.float32), "zero"),
