@@ -27,7 +27,7 @@ class BadSetting(Refusal):
     """A setting's value is not allowed: names key, value and what is."""
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
-        super().__init__(f"{key} is {value!r}; it must be {allowed}.")
+        super().__init__(f"{key} is {repr(value)[:200]}; it must be {allowed}.")
 
 
 class UnknownSetting(Refusal):
@@ -97,7 +97,8 @@ def _group(value: object) -> str:
 
 
 def _directory(value: object) -> Path:
-    if not isinstance(value, str | Path) or not Path(value).is_absolute():
+    # fsencode: what the file system cannot name raises ValueError too.
+    if not isinstance(value, str | Path) or not Path(value).is_absolute() or b"\0" in os.fsencode(value):
         raise ValueError
     return Path(value)
 
@@ -221,7 +222,7 @@ def _checked(setting: Field[Any], key: str, value: object) -> Any:
 def _read_file(file: Path) -> dict[str, Any]:
     try:
         configured = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadSetting("--config", str(file), f"a readable JSON file ({error})") from None
     if not isinstance(configured, dict):
         raise BadSetting("--config", str(file), "a JSON object with a key per setting")

@@ -6,6 +6,7 @@ was asked which provider it really has, and has answered once.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import numpy as np
@@ -87,4 +88,7 @@ def _names(tensors: object) -> str:
 
 def _without_path(error: Exception, model: ModelToOpen) -> str:
     """ONNX Runtime's message with the file's name in place of where it lies on this device."""
-    return str(error).replace(str(model.path), model.path.name).replace(str(model.path.parent), "")
+    folder = model.path.parent
+    text = str(error).replace(str(model.path), model.path.name).replace(str(folder), "").replace(str(folder.resolve()), "")
+    # External data: ONNX Runtime names where a link or `..` leads to.
+    return re.sub(r"(?<![^\s\"'(:])/(?:[^\s\"'/:]+/)+", "", text)

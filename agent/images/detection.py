@@ -22,6 +22,8 @@ PALETTE = (
     "#CC7700",
 )
 """Colours by label index, as the original service had them; background first."""
+LEVELS = ((0.45, 0.95), (1.0, 0.7), (1.0, 0.55), (0.75, 0.85), (0.8, 0.6), (0.9, 0.4))
+"""Saturation and brightness (HSV) of generated colours, in turn."""
 SCORE_DECIMALS = 4
 """Scores and thresholds are rounded to this many decimals before they are compared and sent (the original's rule)."""
 
@@ -58,12 +60,13 @@ def color_of(index: int) -> str:
     """The colour of label `index` (0 is background): the palette's, and beyond it a generated one.
 
     Generated colours walk the hue circle by the golden angle (137.508 degrees), so that neighbours are far apart, and
-    change between three brightness levels; saturation 0.75. The rule never changes: clients may keep legends.
+    change between six levels of saturation and brightness: six divides none of the numbers of steps after which the
+    angle comes close to a hue it had (Fibonacci numbers up to 89). The rule never changes: clients may keep legends.
     """
     if index < len(PALETTE):
         return PALETTE[index]
     step = index - len(PALETTE)
-    hue, value, saturation = (step * 137.508) % 360 / 60, (0.85, 0.6, 0.4)[step % 3], 0.75
+    hue, (saturation, value) = (step * 137.508) % 360 / 60, LEVELS[step % len(LEVELS)]
     # HSV to RGB by the closed form f(n) = v - v*s*max(0, min(k, 4 - k, 1)), k = (n + hue/60) mod 6, n = 5, 3, 1.
     channels = []
     for n in (5, 3, 1):

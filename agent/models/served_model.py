@@ -284,6 +284,7 @@ class ServedModel:
                 self._move(ModelStatus.RUNNING, message)
             else:
                 self._say(message)
+            self._changed.notify_all()  # calls may be waiting for this worker
         if old is not None:
             self._retire(old)
 

@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,8 +60,11 @@ def unpack(archive: Path, folder: Path) -> None:
             target.rename(folder)
     except FileNotFoundError:
         raise BadArchive(None, f"there is no file {archive.name!r}") from None
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, OSError) as error:
-        raise BadArchive(None, f"it cannot be unpacked ({error})") from None
+    except OSError as error:  # not str(error), which names folders of this device
+        raise BadArchive(None, f"it cannot be unpacked ({error.strerror or 'unreadable'})") from None
+    # ValueError: names that are no UTF-8; RuntimeError: what zipfile does not implement.
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        raise BadArchive(None, f"it cannot be unpacked ({str(error)[:200]})") from None
 
 
 def _unpack_into(archive: zipfile.ZipFile, target: Path) -> None:
@@ -104,6 +108,8 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise BadArchive(info.filename, "it is no plain file")
         if info.flag_bits & 0x1:
             raise BadArchive(info.filename, "it is encrypted")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BadArchive(info.filename, "its compression is neither 'stored' nor 'deflated'")
         entries[info.filename] = info
     return entries
 

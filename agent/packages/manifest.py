@@ -28,9 +28,10 @@ Side = Annotated[int, Meta(ge=64, le=4096)]
 TensorSide = Annotated[int, Meta(ge=1, le=4096)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Version = Annotated[str, Meta(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}$")]
-HexColor = Annotated[str, Meta(pattern=r"^#[0-9A-F]{6}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+# `$(?!\n)`: Python's `$` alone lets one line break follow.
+Version = Annotated[str, Meta(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$(?!\n)")]
+HexColor = Annotated[str, Meta(pattern=r"^#[0-9A-F]{6}$(?!\n)")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 RelativePath = Annotated[str, Meta(min_length=1, max_length=255)]
 Triple = Annotated[list[float], Meta(min_length=3, max_length=3)]
 
@@ -177,8 +178,8 @@ class OnnxModel(_Part, frozen=True, tag="onnx", tag_field="kind"):
 class TensorRtEngine(_Part, frozen=True, tag="tensorrt", tag_field="kind"):
     """A prebuilt engine: runs on the GPU and TensorRT version it was built for."""
 
-    compute_capability: Annotated[str, Meta(pattern=r"^\d{1,2}\.\d$")]
-    tensorrt_version: Annotated[str, Meta(pattern=r"^\d+\.\d+(\.\d+){0,2}$")]
+    compute_capability: Annotated[str, Meta(pattern=r"^[0-9]{1,2}\.[0-9]$(?!\n)")]
+    tensorrt_version: Annotated[str, Meta(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+){0,2}$(?!\n)")]
     precision: Literal["fp32", "fp16", "int8"]
 
 
@@ -278,7 +279,7 @@ def _strict_json(content: bytes) -> Any:
         if len(found) != len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise BadManifest(twice, None, "the key stands there twice")
+            raise BadManifest(None, twice, "the key stands there twice")
         return found
 
     def finite(text: str) -> float:
@@ -288,9 +289,13 @@ def _strict_json(content: bytes) -> Any:
         return number
 
     try:
-        return json.loads(
+        raw = json.loads(
             content.decode("utf-8"), object_pairs_hook=no_duplicates, parse_constant=finite, parse_float=finite
         )
+        json.dumps(raw, ensure_ascii=False).encode("utf-8")
+        return raw
+    except UnicodeEncodeError:  # an escape such as \ud800 alone: no name of a file, no text of a sentence
+        raise BadManifest(None, None, "an escape stands for half a character (a lone surrogate)") from None
     except UnicodeDecodeError as error:
         raise BadManifest(None, None, f"byte {error.start} is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -304,7 +309,10 @@ def _strict_json(content: bytes) -> Any:
 def _refuse(error: msgspec.ValidationError, raw: Any) -> NoReturn:
     """Says which field and value msgspec did not accept; its message ends in the path: - at `$.image.width`."""
     reason, _, where = str(error).partition(" - at `")
-    path = where.rstrip("`").removeprefix("$").removeprefix(".")
+    # A key of a mapping: ``... - at `key` in `$.self_test[0].tolerance` ``.
+    path = where.rstrip("`").rpartition("`")[2].removeprefix("$").removeprefix(".")
+    # It quotes unknown keys and values: one line, not endless.
+    reason = "".join(character if character.isprintable() else "?" for character in reason[:200])
     value = raw
     for key in re.findall(r"[^.\[\]]+", path):
         if isinstance(value, dict) and key in value:
@@ -326,7 +334,7 @@ def check_relative_path(field: str, path: str) -> None:
         BadManifest: it is absolute, climbs out, is spelled in more than one way, or is no path (URL, NUL, backslash).
     """
     plain = PurePosixPath(path)
-    if plain.is_absolute() or str(plain) != path or ".." in plain.parts or re.search(r"[\x00-\x1f\x7f\\:]", path):
+    if not plain.parts or plain.is_absolute() or str(plain) != path or ".." in plain.parts or re.search(r"[\x00-\x1f\x7f\\:]", path):
         raise BadManifest(field, path, "paths are relative, inside the package, with '/' between plain names")
 
 

@@ -99,6 +99,7 @@ class WorkerProcess:
         self._calls: dict[int, Future[Answer]] = {}
         self._next_call = 0
         self._ended = False
+        self._end_told = threading.Event()
         self._opened: Future[str] = Future()
         self._slots, descriptors = make_slots(slots)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -124,6 +125,14 @@ class WorkerProcess:
             raise LoadTimedOut(limit) from None
 
     def detect(self, slot: int, image: ImageToInspect, limit: float) -> Detection:
+        try:
+            return self._detect(slot, image, limit)
+        except WorkerDied:
+            # A second try must not find this worker again, so not before everybody has been told of its end.
+            self._end_told.wait()
+            raise
+
+    def _detect(self, slot: int, image: ImageToInspect, limit: float) -> Detection:
         layout, segments = image.layout, []
         if isinstance(image.pixels, OpenSegment):
             segments.append(image.pixels)
@@ -133,8 +142,6 @@ class WorkerProcess:
             segments.append(image.mask)
         answer = Future[Answer]()
         with self._lock:
-            if self._ended:
-                raise WorkerDied
             call = self._next_call
             self._next_call += 1
             self._calls[call] = answer
@@ -148,6 +155,8 @@ class WorkerProcess:
             image.mask.offset if image.mask else None,
         )
         try:
+            if self._ended:
+                raise WorkerDied
             self._link.send(order, [segment.descriptor for segment in segments])
             return self._detection(answer.result(limit), slot, image)
         except FutureTimeout as error:  # a run cannot be stopped from outside, but its process can
@@ -223,6 +232,7 @@ class WorkerProcess:
             self._opened.set_exception(WorkerDied())
         self._link.close()
         self._on_end()
+        self._end_told.set()
 
 
 def _start(descriptor: int) -> subprocess.Popen[bytes]:

@@ -8,6 +8,7 @@ answer tells which.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,13 +95,45 @@ def constant_score_model(value: float) -> onnx.ModelProto:
 
 
 def _model(
-    nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto], constants: list[onnx.TensorProto]
+    nodes: list[onnx.NodeProto],
+    outputs: list[onnx.ValueInfoProto],
+    constants: list[onnx.TensorProto],
+    image: onnx.ValueInfoProto | None = None,
 ) -> onnx.ModelProto:
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "H", "W", 3])
+    if image is None:
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "H", "W", 3])
     graph = helper.make_graph(nodes, "tiny", [image], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
     return model
+
+
+def first_channel_model(
+    *, dtype: int = TensorProto.FLOAT, layout: str = "NCHW", batch: int | str = 1, height: int = 8, width: int = 12
+) -> onnx.ModelProto:
+    """`input` (batch, 3, height, width) or (batch, height, width, 3) -> `map` float32 (batch, 1, height, width), its
+    first channel, and `score` float32 (batch,), the map's maximum: whoever feeds it sees what went in."""
+    channel = 1 if layout == "NCHW" else 3
+    constants = [
+        numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.array([channel], np.int64), "channel"),
+        numpy_helper.from_array(np.array([1], np.int64), "map_channel"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "all_but_batch"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["input"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Slice", ["float", "zero", "one", "channel"], ["first"]),
+        helper.make_node("Squeeze", ["first", "channel"], ["flat"]),
+        helper.make_node("Unsqueeze", ["flat", "map_channel"], ["map"]),
+        helper.make_node("ReduceMax", ["map", "all_but_batch"], ["score"], keepdims=0),
+    ]
+    shape = [batch, 3, height, width] if layout == "NCHW" else [batch, height, width, 3]
+    outputs = [
+        helper.make_tensor_value_info("map", TensorProto.FLOAT, [batch, 1, height, width]),
+        helper.make_tensor_value_info("score", TensorProto.FLOAT, [batch]),
+    ]
+    return _model(nodes, outputs, constants, helper.make_tensor_value_info("input", dtype, shape))
 
 
 def grey(value: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
@@ -165,3 +198,58 @@ def _write(folder: Path, path: str, content: bytes, runtime: OnnxModel | None = 
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     (folder / path).write_bytes(content)
     return PackageFile(path, len(content), hashlib.sha256(content).hexdigest(), runtime)
+
+
+def slow_model() -> onnx.ModelProto:
+    """As the first-pixel model, after work that grows with the first pixel's red: 255 takes about a second."""
+    first = first_pixel_model()
+    body = helper.make_graph(
+        [
+            helper.make_node("Sin", ["before"], ["after"]),
+            helper.make_node("Identity", ["go"], ["go_on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, [128, 128]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, [128, 128]),
+        ],
+    )
+    constants = [
+        *first.graph.initializer,
+        numpy_helper.from_array(np.array(True), "yes"),
+        numpy_helper.from_array(np.array(150, np.int64), "steps_per_value"),
+        numpy_helper.from_array(np.array([], np.int64), "scalar"),
+        numpy_helper.from_array(np.array(0, np.float32), "nothing"),
+        numpy_helper.from_array(np.ones((128, 128), np.float32), "work"),
+    ]
+    nodes = [
+        *list(first.graph.node)[:3],
+        helper.make_node("Cast", ["first"], ["red"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["red", "scalar"], ["value"]),
+        helper.make_node("Mul", ["value", "steps_per_value"], ["steps"]),
+        helper.make_node("Loop", ["steps", "yes", "work"], ["worked"], body=body),
+        helper.make_node("ReduceMean", ["worked"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+        helper.make_node("Reshape", ["divided", "flat"], ["score_alone"]),
+        helper.make_node("Add", ["score_alone", "zero"], ["score"]),
+    ]
+    return _model(nodes, [helper.make_tensor_value_info("score", TensorProto.FLOAT, [1])], constants)
+
+
+def add_file(folder: Path, path: str, content: bytes) -> PackageFile:
+    """Writes a file into a package; the manifest has yet to list what this returns."""
+    return _write(folder, path, content)
+
+
+def zip_package(folder: Path, archive: Path, top: str = "") -> Path:
+    """Zips a package's files, each below the folder `top` (\"\" or ending in a slash)."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                opened.write(path, top + path.relative_to(folder).as_posix())
+    return archive

@@ -1,0 +1,111 @@
+"""What the workbench refuses, in the words of the engineer at the bench.
+
+Unlike the sentences of the service these may hold paths: they answer a command that was given paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.errors import Refusal
+
+
+class NoImagesFound(Refusal):
+    """The source names no image at all."""
+
+    def __init__(self, source: str, looked_for: str) -> None:
+        super().__init__(
+            f"No images found in {source}: {looked_for}. Give a folder of good images (PNG, JPEG, BMP or TIFF), "
+            f"a folder with 'normal/' in it, a quoted glob such as 'photos/good-*.png', or a manifest (JSON Lines)."
+        )
+
+
+class TooFewImages(Refusal):
+    """Fewer different good images than cross-validation needs."""
+
+    def __init__(self, found: int, needed: int) -> None:
+        super().__init__(
+            f"{found} different good {'image is' if found == 1 else 'images are'} too few: at least {needed} are "
+            f"needed to find a threshold, and 20 to 40 make a model worth using. Take more photographs of good parts."
+        )
+
+
+class ImagesDifferInSize(Refusal):
+    """The good images are not of one size."""
+
+    def __init__(self, usual: tuple[int, int], others: Sequence[tuple[Path, tuple[int, int]]]) -> None:
+        named = ", ".join(f"{path.name} ({width}x{height})" for path, (width, height) in others[:3])
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        super().__init__(
+            f"The images differ in size: most are {usual[0]}x{usual[1]}, but not {named}{more}. "
+            f"Remove these, or give --any-size to make a model that takes images of every size."
+        )
+
+
+class ImageSizeNotAllowed(Refusal):
+    """An image is smaller or larger than a model may take."""
+
+    def __init__(self, file: Path, width: int, height: int, smallest: int, largest: int) -> None:
+        super().__init__(
+            f"{file} is {width}x{height}: both sides must be {smallest} to {largest} pixels. Crop or resize the images "
+            f"the way the camera application will send them."
+        )
+
+
+class UnreadableImage(Refusal):
+    """A file is no image of an allowed format, or a damaged one."""
+
+    def __init__(self, file: Path, why: str) -> None:
+        super().__init__(f"{file} cannot be read as an image: {why}. Replace it or take it out of the source.")
+
+
+class BadManifestLine(Refusal):
+    """A manifest's line does not say what it has to."""
+
+    def __init__(self, file: Path, line: int, why: str) -> None:
+        super().__init__(f"{file}, line {line}: {why}.")
+
+
+class SettingOutOfRange(Refusal):
+    """An option's value is outside what is allowed."""
+
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        super().__init__(f"{option} is {value}, but must be {allowed}.")
+
+
+class OutputExists(Refusal):
+    """A package is already there; the same name and version is never overwritten."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"{folder} already exists, and a package is never overwritten. "
+            f"Choose another --version or another --output, or move the folder away."
+        )
+
+
+class OutputNotWritable(Refusal):
+    """The package cannot be written where it should be."""
+
+    def __init__(self, folder: Path, why: str) -> None:
+        super().__init__(f"{folder} cannot be written: {why}. Choose another --output.")
+
+
+class ModelBlindToDefects(Refusal):
+    """Not even a large drawn defect reaches the threshold."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The fitted model does not find a large defect drawn onto a good image, so it would find no real one. "
+            "The good images differ too much from each other: photograph one kind of part, in one light, in focus."
+        )
+
+
+class MissingWorkbench(Refusal):
+    """The workbench's libraries are not installed."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__(
+            f"This command needs '{library}', which a device does not. "
+            f"Install it with: pip install 'vision-edge-agent[cpu,workbench]'"
+        )
