@@ -89,6 +89,8 @@ def _names(tensors: object) -> str:
 def _without_path(error: Exception, model: ModelToOpen) -> str:
     """ONNX Runtime's message with the file's name in place of where it lies on this device."""
     folder = model.path.parent
-    text = str(error).replace(str(model.path), model.path.name).replace(str(folder), "").replace(str(folder.resolve()), "")
+    text = (
+        str(error).replace(str(model.path), model.path.name).replace(str(folder), "").replace(str(folder.resolve()), "")
+    )
     # External data: ONNX Runtime names where a link or `..` leads to.
     return re.sub(r"(?<![^\s\"'(:])/(?:[^\s\"'/:]+/)+", "", text)

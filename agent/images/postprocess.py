@@ -57,7 +57,9 @@ def image_score(tensors: Tensors, manifest: Manifest, inspected: NDArray[np.bool
         scores = activate(_finite(tensors, outputs.class_scores).ravel(), outputs.class_activation)
         normal = sorted(set(outputs.normal_class_ids))
         if normal[-1] >= scores.size:
-            raise ModelDoesNotFit(f"'{outputs.class_scores}' has {scores.size} classes; class {normal[-1]} is none of them")
+            raise ModelDoesNotFit(
+                f"'{outputs.class_scores}' has {scores.size} classes; class {normal[-1]} is none of them"
+            )
         raw = float(scores.sum() - scores[normal].sum())
     elif outputs.anomaly_map is not None:
         raw = _maximum(anomaly_map(tensors, outputs.anomaly_map), inspected)

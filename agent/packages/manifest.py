@@ -334,7 +334,13 @@ def check_relative_path(field: str, path: str) -> None:
         BadManifest: it is absolute, climbs out, is spelled in more than one way, or is no path (URL, NUL, backslash).
     """
     plain = PurePosixPath(path)
-    if not plain.parts or plain.is_absolute() or str(plain) != path or ".." in plain.parts or re.search(r"[\x00-\x1f\x7f\\:]", path):
+    if (
+        not plain.parts
+        or plain.is_absolute()
+        or str(plain) != path
+        or ".." in plain.parts
+        or re.search(r"[\x00-\x1f\x7f\\:]", path)
+    ):
         raise BadManifest(field, path, "paths are relative, inside the package, with '/' between plain names")
 
 

@@ -14,7 +14,7 @@ CAPTION_SIZE, TITLE_SIZE = 15, 24
 LINE_HEIGHT = 20
 
 PAPER, INK = "#F6F5F2", "#1C1C1C"
-RIGHT, WRONG = "#1E7B34", "#C62828"
+RIGHT, WRONG, UNKNOWN = "#1E7B34", "#C62828", "#8A8A86"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Tile:
 
     image: Image.Image
     caption: str  # may have several lines
-    is_right: bool  # green border and tick, or red border and cross
+    is_right: bool | None  # green border and tick, or red border and cross; grey and no mark where nobody knows
 
 
 def contact_sheet(tiles: Sequence[Tile], columns: int, title: str) -> Image.Image:
@@ -50,11 +50,11 @@ def contact_sheet(tiles: Sequence[Tile], columns: int, title: str) -> Image.Imag
 
 def _drawn(tile: Tile) -> Image.Image:
     """The picture in its border, the mark and the caption below it."""
-    colour = RIGHT if tile.is_right else WRONG
+    colour = {True: RIGHT, False: WRONG, None: UNKNOWN}[tile.is_right]
     inner = TILE_WIDTH - 2 * BORDER
     shown = tile.image.convert("RGB")
     shown = shown.resize((inner, max(1, round(shown.height * inner / shown.width))), Image.Resampling.LANCZOS)
-    mark_width = CAPTION_SIZE + 8
+    mark_width = 0 if tile.is_right is None else CAPTION_SIZE + 8
     lines = [
         wrapped for line in tile.caption.splitlines() for wrapped in _wrapped(line, CAPTION_SIZE, inner - mark_width)
     ]
@@ -63,7 +63,8 @@ def _drawn(tile: Tile) -> Image.Image:
     drawn.paste(colour, (0, 0, TILE_WIDTH, framed_height))
     drawn.paste(shown, (BORDER, BORDER))
     draw = ImageDraw.Draw(drawn)
-    _mark(draw, BORDER, framed_height + 6, tile.is_right)
+    if tile.is_right is not None:
+        _mark(draw, BORDER, framed_height + 6, tile.is_right)
     for line, text in enumerate(lines):
         place = (BORDER + mark_width, framed_height + 5 + line * LINE_HEIGHT)
         draw.text(place, text, fill=INK, font=ImageFont.load_default(size=CAPTION_SIZE))

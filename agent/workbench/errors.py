@@ -109,3 +109,17 @@ class MissingWorkbench(Refusal):
             f"This command needs '{library}', which a device does not. "
             f"Install it with: pip install 'vision-edge-agent[cpu,workbench]'"
         )
+
+
+class NotADemoFolder(Refusal):
+    """The demo's output folder holds something else."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} holds something that no demo wrote, and is not cleared. Choose another --output.")
+
+
+class DemoStepFailed(Refusal):
+    """A step of the demo ended with an error."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(f"This step failed, and has said why above: {command}")

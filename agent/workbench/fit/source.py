@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.workbench.errors import BadManifestLine, ImagesDifferInSize, NoImagesFound
-from agent.workbench.fit.image_file import SUFFIXES, image_size, read_image
+from agent.workbench.image_file import SUFFIXES, image_size, read_image
 
 CLASSIFICATION = "groundtruth/image-classification"
 METADATA = "-metadata"
