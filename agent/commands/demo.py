@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         metavar="DIR",
-        help="your photographs instead of drawn parts: good ones in DIR or DIR/normal, and in DIR/test those to inspect "
+        help="your photographs instead of drawn parts: good ones in DIR or DIR/normal, those to inspect in DIR/test "
         "(good-*.png or test/good/*.png says what is true; without test/ the good ones are inspected)",
     )
     parser.add_argument(

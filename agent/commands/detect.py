@@ -40,5 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
                     f"{milliseconds:.0f}",
                 )
             )
-    print(tabulate(rows, headers=["image", "verdict", "confidence", "score / threshold", "found", "ms"]))
+    print(
+        tabulate(
+            rows, headers=["image", "verdict", "confidence", "score / threshold", "found", "ms"], disable_numparse=True
+        )
+    )
     return 0

@@ -96,7 +96,9 @@ def test_an_entry_that_is_not_listed_is_never_written_whatever_its_name(zipped, 
     assert [path for path in target.parent.parent.rglob("*slipped*")] == []
 
 
-@pytest.mark.parametrize("name", ["../model.onnx", "/model.onnx", "a\\model.onnx", "https://host/model.onnx", "m\0.onnx"])
+@pytest.mark.parametrize(
+    "name", ["../model.onnx", "/model.onnx", "a\\model.onnx", "https://host/model.onnx", "m\0.onnx"]
+)
 def test_a_manifest_that_lists_a_slipping_path_is_refused(folder, tmp_path, target, name):
     manifest = read_package(folder).manifest
     rewrite_manifest(folder, changed(manifest, files=[changed(manifest.files[0], path=name), manifest.files[1]]))

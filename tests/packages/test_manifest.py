@@ -114,7 +114,10 @@ AGREEMENT = [
     ({"preprocessing.region_of_interest": {**REGION, "y": 45}}, "'preprocessing.region_of_interest': it reaches out"),
     ({"preprocessing.ignore_mask": "m.raw"}, "field 'preprocessing.ignore_mask' is \"m.raw\": the file is not listed"),
     ({"preprocessing.ignore_mask": "model.onnx"}, "'preprocessing.ignore_mask' is \"model.onnx\": it is listed with"),
-    ({"self_test.0.path": "other.rgb"}, "field 'self_test[0].path' is \"other.rgb\": the file is not listed in 'files'"),
+    (
+        {"self_test.0.path": "other.rgb"},
+        "field 'self_test[0].path' is \"other.rgb\": the file is not listed in 'files'",
+    ),
     ({"files.1.size": 7}, "field 'self_test[0].path' is \"self-test/good.rgb\": it is listed with 7 bytes, not 18432."),
     (
         {"self_test.0.width": 64, "self_test.0.height": 96},

@@ -82,9 +82,7 @@ def two_image_package(folder, **bad_fields):
         path="self-test/bad.rgb",
         **{"score": 0.8, "is_anomalous": True, "areas": {"anomaly": 32 * 32 / (96 * 64)}, **bad_fields},
     )
-    rewrite_manifest(
-        folder, changed(manifest, files=[*manifest.files, file], self_test=[*manifest.self_test, bad])
-    )
+    rewrite_manifest(folder, changed(manifest, files=[*manifest.files, file], self_test=[*manifest.self_test, bad]))
     return folder
 
 

@@ -44,7 +44,7 @@ def read_answers(json_lines: Path, images: Path) -> list[Inspected]:
     inspected = []
     for line in json_lines.read_text().splitlines():
         record = json.loads(line)
-        picture = Path(record["image"]).absolute()
+        picture = Path(record["image"]).resolve()
         areas = (kind["total_percentage_area"] for kind in record["anomalies"] if kind["name"] != "background")
         inspected.append(
             Inspected(

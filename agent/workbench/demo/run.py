@@ -42,7 +42,7 @@ def run_demo(
         where = ["--socket", socket, "--shared-memory"]
         outputs = ["--overlays", here(output / "overlays"), "--json", answers]
         sample_client(COMPONENT, *map(here, folders_to_inspect(images)), *where, *outputs, "--stop")
-    inspected = read_answers(output / "answers.jsonl", images.absolute())
+    inspected = read_answers(output / "answers.jsonl", images.resolve())
     write_sheet(inspected, output / SHEET)
     return inspected
 

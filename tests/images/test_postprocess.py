@@ -1,0 +1,331 @@
+"""From a model's outputs to score, verdict, confidence and labels."""
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from agent.errors import AnswerNotFinite, ModelDoesNotFit
+from agent.images.postprocess import calibrate, decide, image_score, output_names, pixel_labels
+from agent.packages.manifest import (
+    Decision,
+    GraphPreprocessing,
+    Identity,
+    ImageSize,
+    Label,
+    LinearCalibration,
+    LogisticCalibration,
+    Manifest,
+    NoCalibration,
+    Outputs,
+)
+
+LABELS = ["background", "dent", "scratch"]
+
+
+def manifest(*, labels=LABELS, pixel_threshold=0.5, calibration=None, **outputs):
+    return Manifest(
+        format_version=1,
+        model=Identity("tiny", "1.0.0"),
+        task="segmentation",
+        image=ImageSize(64, 64),
+        preprocessing=GraphPreprocessing(tensor="x"),
+        outputs=Outputs(**outputs),
+        decision=Decision(0.5, pixel_threshold=pixel_threshold, calibration=calibration or NoCalibration()),
+        labels=[Label(name) for name in labels],
+        files=[],
+        self_test=[],
+    )
+
+
+def f32(values):
+    return np.array(values, np.float32)
+
+
+def score(outputs, tensors, inspected=None, **fields):
+    return image_score(
+        {name: f32(values) for name, values in tensors.items()}, manifest(**outputs, **fields), inspected
+    )
+
+
+MAP = [[0.1, 0.2], [0.9, 0.3]]
+
+
+# --- where the score comes from
+
+
+@pytest.mark.parametrize("values", [0.3, [0.3], [[0.3]], [[0.3], [0.9]]])
+def test_a_named_score_is_the_score_whatever_its_shape_and_whatever_else_there_is(values):
+    outputs = {"score": "s", "class_scores": "c", "normal_class_ids": [0], "anomaly_map": "m"}
+    tensors = {"s": values, "c": [[0.0, 1.0]], "m": MAP}
+    assert score(outputs, tensors) == pytest.approx(0.3)
+    assert output_names(manifest(**outputs).outputs) == ("s", "c", "m")
+
+
+@pytest.mark.parametrize(
+    ("normal", "expected"), [([0], 0.8), ([1], 0.5), ([2], 0.7), ([0, 2], 0.5), ([2, 0], 0.5), ([0, 1, 2], 0)]
+)
+@pytest.mark.parametrize("batch", [True, False])
+def test_class_scores_add_up_over_the_classes_that_are_not_normal(normal, expected, batch):
+    values = [0.2, 0.5, 0.3]
+    outputs = {"class_scores": "c", "normal_class_ids": normal}
+    assert score(outputs, {"c": [values] if batch else values}) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_normal_class_named_twice_counts_once():
+    assert score({"class_scores": "c", "normal_class_ids": [0, 0]}, {"c": [[0.3, 0.7]]}) == pytest.approx(0.7)
+
+
+def test_a_normal_class_that_the_model_does_not_have_is_an_error():
+    with pytest.raises(ModelDoesNotFit, match=r"'c' has 2 classes; class 2 is none of them\."):
+        score({"class_scores": "c", "normal_class_ids": [0, 2]}, {"c": [[0.3, 0.7]]})
+
+
+def test_class_scores_are_activated_as_the_package_says():
+    outputs = {"class_scores": "c", "normal_class_ids": [0]}
+    logits = {"c": [[2.0, 1.0, -1.0]]}
+    exponentials = [math.exp(value) for value in (2, 1, -1)]
+    softmax = (exponentials[1] + exponentials[2]) / sum(exponentials)
+    assert score({**outputs, "class_activation": "softmax"}, logits) == pytest.approx(softmax, abs=1e-6)
+    two = {"c": [[2.0, -1.0]]}
+    assert score({**outputs, "class_activation": "sigmoid"}, two) == pytest.approx(1 / (1 + math.e), abs=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_large_logits_do_not_overflow(activation):
+    outputs = {"class_scores": "c", "normal_class_ids": [0], "class_activation": activation}
+    assert score(outputs, {"c": [[-1e30, 1e30]]}) == pytest.approx(1)
+    assert score(outputs, {"c": [[1e30, -1e30]]}) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (1, 2, 2), (1, 1, 2, 2)])
+def test_without_a_score_the_maximum_of_the_map_is_taken(shape):
+    assert score({"anomaly_map": "m"}, {"m": np.reshape(MAP, shape)}) == pytest.approx(0.9)
+
+
+def test_ignored_pixels_are_left_out_of_the_maximum():
+    inspected = np.array([[True, True], [False, True]])
+    assert score({"anomaly_map": "m"}, {"m": MAP}, inspected) == pytest.approx(0.3)
+    assert score({"anomaly_map": "m"}, {"m": MAP}, np.zeros((2, 2), bool)) == 0
+    larger = np.ones((8, 8), bool)
+    larger[3:, :5] = False  # all that the 0.9 reaches in full
+    assert 0.3 <= score({"anomaly_map": "m"}, {"m": MAP}, larger) < 0.7
+
+
+def test_the_class_masks_score_is_the_highest_probability_of_any_anomaly():
+    logits = f32([[[1, 5]], [[2, 0]], [[3, 0]]])  # three channels, one row of two pixels
+    exponentials = np.exp(logits[:, 0, 0])
+    expected = exponentials[1:].sum() / exponentials.sum()
+    outputs = {"class_mask": "m", "mask_activation": "softmax"}
+    assert score(outputs, {"m": logits[None]}) == pytest.approx(expected, abs=1e-6)
+    only_second = np.array([[False, True]])
+    exponentials = np.exp(logits[:, 0, 1])
+    assert score(outputs, {"m": logits}, only_second) == pytest.approx(
+        1 - exponentials[0] / exponentials.sum(), abs=1e-6
+    )
+
+
+def test_channels_that_paint_background_do_not_count_as_anomaly():
+    outputs = {"class_mask": "m", "mask_labels": ["dent", "background", "background"]}
+    assert score(outputs, {"m": [[[0.1]], [[0.7]], [[0.2]]]}) == pytest.approx(0.1)
+
+
+# --- calibration
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_linear_calibration_is_anomalibs_min_max_normalisation(raw, center, span):
+    expected = np.clip((raw - center) / span + 0.5, 0, 1)
+    assert calibrate(raw, LinearCalibration(center, span)) == pytest.approx(expected)
+
+
+def test_linear_calibration_puts_the_center_on_one_half_and_clips():
+    calibration = LinearCalibration(center=20, range=10)
+    assert [calibrate(raw, calibration) for raw in (0, 15, 18, 20, 22, 25, 99)] == pytest.approx(
+        [0, 0, 0.3, 0.5, 0.7, 1, 1]
+    )
+
+
+@pytest.mark.parametrize("maximum", [0.5, 1.0, 4.0])
+def test_logistic_calibration_divides_by_a_maximum_above_1_only(maximum):
+    x = 0.8 / 4 if maximum == 4 else 0.8
+    expected = 1 / (1 + math.exp(-10 * x + 3))
+    assert calibrate(0.8, LogisticCalibration(a=-10, b=3, maximum=maximum)) == pytest.approx(expected)
+
+
+@given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.floats(-1e300, 1e300))
+def test_calibrated_scores_are_in_0_to_1_however_wild_the_numbers(raw, a, b):
+    assert 0 <= calibrate(raw, LogisticCalibration(a, b)) <= 1
+    assert 0 <= calibrate(raw, LinearCalibration(a, abs(b) or 1.0)) <= 1
+    assert 0 <= calibrate(raw, NoCalibration()) <= 1
+
+
+def test_the_score_is_calibrated_wherever_it_comes_from():
+    calibration = LinearCalibration(center=10, range=20)
+    for outputs, tensors in (
+        ({"score": "s"}, {"s": [14]}),
+        ({"anomaly_map": "m"}, {"m": [[3, 14]]}),
+        ({"class_scores": "c", "normal_class_ids": [0]}, {"c": [[99, 14]]}),
+        ({"class_mask": "k"}, {"k": [[[0]], [[14]], [[0]]]}),
+    ):
+        assert score(outputs, tensors, calibration=calibration) == pytest.approx(0.7)
+
+
+# --- verdict
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "expected"),
+    [
+        (0.5, 0.5, (True, 0.5, 0.5, 0.5)),
+        (0.499951, 0.5, (True, 0.5, 0.5, 0.5)),  # rounded up to the threshold
+        (0.499949, 0.5, (False, 0.5001, 0.4999, 0.5)),
+        (0.5, 0.500049, (True, 0.5, 0.5, 0.5)),  # the threshold is rounded too
+        (0.5, 0.500051, (False, 0.5, 0.5, 0.5001)),
+        (0.83339, 0.7, (True, 0.8334, 0.8334, 0.7)),
+        (0.12341, 0.7, (False, 0.8766, 0.1234, 0.7)),
+        (0.0, 0.0, (True, 0.0, 0.0, 0.0)),
+        (1.0, 1.0, (True, 1.0, 1.0, 1.0)),
+    ],
+)
+def test_score_and_threshold_are_compared_after_rounding_to_4_decimals(score, threshold, expected):
+    assert decide(score, Decision(threshold), mask_shows_anomaly=False) == expected
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_what_is_sent_agrees_with_itself(score, threshold, mask):
+    is_anomalous, confidence, sent_score, sent_threshold = decide(score, Decision(threshold), mask)
+    assert is_anomalous == (sent_score >= sent_threshold)
+    assert confidence == pytest.approx(sent_score if is_anomalous else 1 - sent_score)
+    for value in (confidence, sent_score, sent_threshold):
+        assert 0 <= value <= 1
+        assert round(value, 4) == value
+
+
+@pytest.mark.parametrize(
+    ("combination", "verdicts"),
+    [  # (by score, by mask): neither, mask only, score only, both
+        ("class", [False, False, True, True]),
+        ("mask", [False, True, False, True]),
+        ("class and mask", [False, False, False, True]),
+        ("class or mask", [False, True, True, True]),
+    ],
+)
+def test_class_head_and_mask_head_combine_as_the_package_says_and_confidence_follows(combination, verdicts):
+    cases = [(0.2, False), (0.2, True), (0.8, False), (0.8, True)]
+    for (score, mask), expected in zip(cases, verdicts, strict=True):
+        is_anomalous, confidence, sent, _ = decide(score, Decision(0.5, combination=combination), mask)
+        assert is_anomalous is expected
+        assert sent == score
+        assert confidence == pytest.approx(score if expected else 1 - score)
+
+
+# --- masks
+
+
+def labels_of(outputs, tensors, width, height, **fields):
+    labels = pixel_labels(
+        {name: f32(values) for name, values in tensors.items()}, manifest(**outputs, **fields), width, height
+    )
+    assert labels.dtype == np.uint8
+    assert labels.shape == (height, width)
+    return labels
+
+
+def test_a_map_of_the_images_size_is_compared_pixel_by_pixel():
+    values = [[0.49, 0.5, 0.51], [0, 1, -1]]
+    assert labels_of({"anomaly_map": "m"}, {"m": values}, 3, 2).tolist() == [[0, 1, 1], [0, 1, 0]]
+
+
+def test_a_map_is_resized_bilinearly_and_then_compared():
+    # Half-pixel centres: 0, 0, 0, .125, .375, .625, .875, 1, 1, 1 between the two pixels, a quarter apart.
+    labels = labels_of({"anomaly_map": "m"}, {"m": [[0, 1]]}, 8, 1, pixel_threshold=0.3)
+    assert labels.tolist() == [[0, 0, 0, 1, 1, 1, 1, 1]]
+    assert labels_of({"anomaly_map": "m"}, {"m": [[0, 1]]}, 8, 1, pixel_threshold=0.9).sum() == 2
+
+
+def test_a_resized_map_is_the_references():
+    values = np.random.default_rng(3).random((14, 20)).astype(np.float32)
+    expected = np.asarray(Image.fromarray(values).resize((96, 64), Image.Resampling.BILINEAR)) >= 0.6
+    np.testing.assert_array_equal(
+        labels_of({"anomaly_map": "m"}, {"m": values[None, None]}, 96, 64, pixel_threshold=0.6), expected
+    )
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(0.9, 1), (0.9001, 0)])
+def test_the_largest_value_of_the_map_is_reached_exactly_or_not_at_all(threshold, expected):
+    labels = labels_of({"anomaly_map": "m"}, {"m": MAP}, 2, 2, pixel_threshold=threshold)
+    assert labels.max() == expected
+
+
+def test_the_largest_channel_paints_its_label():
+    channels = [[[0.9, 0.1, 0.1]], [[0.1, 0.8, 0.2]], [[0.0, 0.1, 0.7]]]
+    assert labels_of({"class_mask": "m"}, {"m": [channels]}, 3, 1).tolist() == [[0, 1, 2]]
+    outputs = {"class_mask": "m", "mask_labels": ["scratch", "background", "dent"]}
+    assert labels_of(outputs, {"m": channels}, 3, 1).tolist() == [[2, 0, 1]]
+
+
+def test_several_channels_may_paint_one_label():
+    channels = np.eye(4, dtype=np.float32)[:, None, :]
+    outputs = {"class_mask": "m", "mask_labels": ["background", "dent", "background", "scratch"]}
+    assert labels_of(outputs, {"m": channels}, 4, 1).tolist() == [[0, 1, 0, 2]]
+
+
+def test_a_class_mask_is_resized_to_the_nearest_neighbour():
+    by_pixel = np.array([[0, 2], [2, 1]])
+    channels = np.stack([by_pixel == index for index in range(3)])
+    labels = labels_of({"class_mask": "m"}, {"m": channels[None]}, 10, 6)
+    np.testing.assert_array_equal(labels, np.kron(by_pixel, np.ones((3, 5), int)))  # no 1 between 0 and 2
+
+
+# --- outputs that cannot be used
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("outputs", "shape"),
+    [
+        ({"score": "out"}, (1,)),
+        ({"class_scores": "out", "normal_class_ids": [0], "class_activation": "softmax"}, (1, 3)),
+        ({"anomaly_map": "out"}, (1, 1, 4, 4)),
+        ({"class_mask": "out"}, (1, 3, 4, 4)),
+    ],
+)
+def test_a_value_that_is_not_finite_is_no_answer(outputs, shape, value):
+    values = np.full(shape, 0.4, np.float32)
+    values.flat[-1] = value
+    sentence = r"""The model's output "out" for this image is not a finite number; there is no verdict\."""
+    with pytest.raises(AnswerNotFinite, match=sentence):
+        score(outputs, {"out": values})
+    if "score" not in outputs and "class_scores" not in outputs:
+        with pytest.raises(AnswerNotFinite, match=sentence):
+            labels_of(outputs, {"out": values}, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "shape", "expected"),
+    [
+        ({"anomaly_map": "out"}, (16,), "'out' has the shape (16,); an anomaly map is (1, 1, h, w)"),
+        ({"anomaly_map": "out"}, (2, 1, 4, 4), "'out' has the shape (2, 1, 4, 4); an anomaly map is"),
+        ({"anomaly_map": "out"}, (1, 3, 4, 4), "'out' has the shape (1, 3, 4, 4); an anomaly map is"),
+        ({"class_mask": "out"}, (1, 2, 4, 4), "'out' has the shape (1, 2, 4, 4); the manifest labels 3 channels"),
+        ({"class_mask": "out"}, (1, 4, 4, 3), "'out' has the shape (1, 4, 4, 3); the manifest labels 3 channels"),
+        ({"class_mask": "out"}, (4, 4), "'out' has the shape (4, 4); the manifest labels 3 channels"),
+        ({"class_mask": "out"}, (2, 3, 4, 4), "'out' has the shape (2, 3, 4, 4); the manifest labels 3 channels"),
+        ({"anomaly_map": "out"}, (0, 4), "'out' is empty"),
+        ({"score": "out"}, (0,), "'out' is empty"),
+    ],
+)
+def test_an_output_of_another_shape_does_not_fit(outputs, shape, expected):
+    with pytest.raises(ModelDoesNotFit) as refusal:
+        score(outputs, {"out": np.zeros(shape)})
+    assert expected in str(refusal.value)
+
+
+def test_every_output_is_read_once_though_it_means_two_things():
+    outputs = msgspec.structs.replace(manifest(anomaly_map="m").outputs, score="m")
+    assert output_names(outputs) == ("m",)

@@ -1,0 +1,115 @@
+"""What is derived and committed is fresh; the proto alone yields stubs that work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent_process import AgentProcess
+from tests.support.packages import make_package
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATED = ("agent/wire", "client_examples/detect")
+
+GUIDE_CLIENT = """
+import sys
+import time
+
+import grpc
+from PIL import Image
+
+import edge_agent_pb2 as pb2
+from edge_agent_pb2_grpc import EdgeAgentStub
+
+address, component, picture = sys.argv[1:]
+with grpc.insecure_channel(address) as channel:
+    stub = EdgeAgentStub(channel)
+    try:
+        for _ in range(100):
+            status = stub.DescribeModel(pb2.DescribeModelRequest(model_component=component)).model_description.status
+            print("status", pb2.ModelStatus.Name(status))
+            if status == pb2.STOPPED:
+                stub.StartModel(pb2.StartModelRequest(model_component=component))
+                continue
+            if status == pb2.STARTING:
+                time.sleep(0.1)
+                continue
+            break
+        assert status == pb2.RUNNING
+        image = Image.open(picture).convert("RGB")
+        bitmap = pb2.Bitmap(width=image.width, height=image.height, byte_data=image.tobytes())
+        request = pb2.DetectAnomaliesRequest(model_component=component, bitmap=bitmap)
+        result = stub.DetectAnomalies(request).detect_anomaly_result
+        print("anomalous", result.is_anomalous, len(result.anomaly_mask.byte_data))
+        print(stub.StopModel(pb2.StopModelRequest(model_component=component)))
+    except grpc.RpcError as error:
+        print("failed", error.code(), error.details())
+"""
+
+
+@pytest.fixture
+def wire_python() -> str:
+    """The interpreter with the pinned generators; `make test` names it."""
+    python = os.environ.get("WIRE_PYTHON", str(ROOT / ".venv-wire/bin/python"))
+    if not Path(python).exists():
+        pytest.skip("the environment with the pinned generators is not there; `make test` sets it up")
+    return python
+
+
+def test_the_committed_stubs_are_what_the_proto_yields(wire_python: str, tmp_path: Path) -> None:
+    subprocess.run([wire_python, str(ROOT / "protos/generate.py"), str(tmp_path)], check=True)
+    for folder in GENERATED:
+        for made in (tmp_path / folder).iterdir():
+            committed = ROOT / folder / made.name
+            assert committed.read_text() == made.read_text(), f"{committed} is not fresh; run `make wire`"
+
+
+def test_the_schema_and_the_readme_are_what_the_code_yields(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "README.md", tmp_path)
+    subprocess.run([sys.executable, str(ROOT / "docs/generate.py"), str(tmp_path)], check=True)
+    for name in ("README.md", "docs/model-package.schema.json"):
+        assert (ROOT / name).read_text() == (tmp_path / name).read_text(), f"{name} is not fresh; run `make wire`"
+    assert "| `--queue-length` |" in (ROOT / "README.md").read_text()
+
+
+def test_the_proto_alone_and_the_old_guides_command_make_a_client_that_works(wire_python: str, tmp_path: Path) -> None:
+    """In a process of its own: two generated copies of a proto cannot share one."""
+    client = tmp_path / "client"
+    client.mkdir()
+    shutil.copy(ROOT / "protos/edge-agent.proto", client)
+    command = [wire_python, "-m", "grpc_tools.protoc", "--proto_path=.", "--python_out=.", "--grpc_python_out=."]
+    subprocess.run([*command, "edge-agent.proto"], check=True, cwd=client)
+    (client / "guide.py").write_text(GUIDE_CLIENT)
+    make_picture(client / "black.png")
+    with AgentProcess() as agent:
+        agent.run_model("model", make_package(tmp_path / "package"))
+        from agent.wire import edge_agent_pb2 as wire
+
+        agent.stub().StopModel(wire.StopModelRequest(model_component="model"))
+        ran = subprocess.run(
+            [sys.executable, "guide.py", f"unix:{agent.socket}", "model", "black.png"],
+            cwd=client,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    lines = ran.stdout.split("\n")
+    assert lines[0] == "status STOPPED"
+    assert "status RUNNING" in lines
+    assert "anomalous True 18432" in lines
+    assert "failed" not in ran.stdout
+
+
+def make_picture(path: Path) -> None:
+    from PIL import Image
+
+    from tests.support.packages import HEIGHT, WIDTH
+
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path)
