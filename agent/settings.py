@@ -77,7 +77,7 @@ def _one_of(*words: str) -> _Kind:
 
 
 def _address(value: object) -> str:
-    match = re.fullmatch(r"unix:(?://)?(/[^\x00]+)", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"unix:(?://)?(/[^/\x00][^\x00]*)", value) if isinstance(value, str) else None
     if match is None or len(os.fsencode(match[1])) > MAX_SOCKET_PATH or match[1].endswith("/"):
         raise ValueError
     return f"unix://{match[1]}"
@@ -98,9 +98,9 @@ def _group(value: object) -> str:
 
 def _directory(value: object) -> Path:
     # fsencode: what the file system cannot name raises ValueError too.
-    if not isinstance(value, str | Path) or not Path(value).is_absolute() or b"\0" in os.fsencode(value):
+    if not isinstance(value, str | Path) or not str(value).strip() or b"\0" in os.fsencode(value):
         raise ValueError
-    return Path(value)
+    return Path(value).absolute()
 
 
 def default_registry() -> Path:
@@ -141,7 +141,7 @@ class Settings:
         shown="(empty)",
     )
     registry: Path = _setting(
-        _Kind(_directory, "an absolute path"),
+        _Kind(_directory, "the path of a directory"),
         "Directory with one record per model component.",
         factory=default_registry,
         shown="/var/lib/edge-agent/registry for root, else ~/.local/state/edge-agent/registry",

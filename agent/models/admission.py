@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from agent.errors import CallerGone, QueueFull
 
 
+FAR_AWAY = threading.TIMEOUT_MAX / 2
+"""Seconds. A deadline beyond this is none: gRPC reports 9.2e18 s for a call without one, and no wait may be so long."""
+
+
 class Caller:
     """The one who waits for an answer, until a deadline (`time.monotonic()`) or until it leaves."""
 
     def __init__(self, deadline: float | None = None) -> None:
-        self._deadline = deadline
+        self._deadline = None if deadline is not None and deadline - time.monotonic() > FAR_AWAY else deadline
         self._left = False
         self.woken = threading.Event()
         """Set when its turn has come, or when it has left."""

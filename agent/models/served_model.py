@@ -20,6 +20,7 @@ from agent.errors import (
     MaskRangeTooSmall,
     ModelAlreadyStarted,
     ModelCrashed,
+    ModelNotFound,
     ModelNotRunning,
     Refusal,
     WrongImageSize,
@@ -103,6 +104,8 @@ class ServedModel:
         self._changed = threading.Condition()
         self._status = ModelStatus.STOPPED
         self._message = ""
+        self._served_by = ""
+        """Version, runtime and device of the worker that serves, or last served."""
         self._manifest: Manifest | None = None
         self._arn = ""
         self._serving: _Serving | None = None
@@ -112,6 +115,7 @@ class ServedModel:
         self._keeper: threading.Thread | None = None
         self._end = False
         """Tells the keeper to let go of the worker and leave."""
+        self._closed = False
         self._deaths: deque[float] = deque()
         self._read_manifest(record)
 
@@ -136,8 +140,11 @@ class ServedModel:
 
         Raises:
             ModelAlreadyStarted: it is neither STOPPED nor FAILED.
+            ModelNotFound: it has left the registry; a worker started now would never be ended.
         """
         with self._changed:
+            if self._closed:
+                raise ModelNotFound(self.component)
             if (self._status, ModelStatus.STARTING) not in ALLOWED_MOVES:
                 raise ModelAlreadyStarted(self.component, self._status.value)
             self._move(ModelStatus.STARTING, "starting a worker")
@@ -166,6 +173,7 @@ class ServedModel:
     def close(self) -> None:
         """Ends whatever this model is doing, for good: it has left the registry, or the agent ends."""
         with self._changed:
+            self._closed = True
             running = self._status is ModelStatus.RUNNING
             keeper = self._keeper
         if running:
@@ -205,10 +213,10 @@ class ServedModel:
         """The worker that takes calls now, kept open meanwhile; waits while one is being restarted."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready() is not None or not self._may_wait(caller), caller.patience)
+            if caller.is_gone:  # it may have left while it waited
+                raise CallerGone
             serving = self._ready()
             if serving is None:
-                if caller.is_gone:
-                    raise CallerGone
                 raise ModelNotRunning(self.component, self._status.value)
             serving.calls += 1
         try:
@@ -227,6 +235,7 @@ class ServedModel:
     # --- the keeper's thread ---
 
     def _keep(self) -> None:
+        reason = ""
         try:
             self._open_and_take_over(self._present_record())
             while self._next_event():
@@ -235,12 +244,14 @@ class ServedModel:
                 else:
                     self._update()
         except (Refusal, WorkerDied) as error:
-            self._fail(str(error) if isinstance(error, Refusal) else "its worker ended while it was loading the model")
+            reason = str(error) or "its worker ended while it was loading the model"
         except Exception:
             log.exception("model %s: its keeper failed", self.component)
-            self._fail("the agent failed unexpectedly; its log says more")
-        finally:
-            self._close_worker()
+            reason = "the agent failed unexpectedly; its log says more"
+        # In this order: once it is FAILED it may be started again, and the next worker is none of this thread's.
+        self._close_worker()
+        if reason:
+            self._fail(reason)
 
     def _next_event(self) -> bool:
         """Waits for something to do; False when the keeper is to leave."""
@@ -279,11 +290,11 @@ class ServedModel:
         with self._changed:
             old, self._serving = self._serving, _Serving(worker, ended)
             self._good, self._manifest, self._arn = record, manifest, manifest.model.lookout_vision_model_arn
-            message = f"version {record.version}, {served_by}"
+            self._served_by = f"version {record.version}, {served_by}"
             if self._status is ModelStatus.STARTING:
-                self._move(ModelStatus.RUNNING, message)
+                self._move(ModelStatus.RUNNING, self._served_by)
             else:
-                self._say(message)
+                self._say(self._served_by)
             self._changed.notify_all()  # calls may be waiting for this worker
         if old is not None:
             self._retire(old)
@@ -305,23 +316,27 @@ class ServedModel:
                 return
         try:
             self._open_and_take_over(self._good)
-        except WorkerDied:  # it counts as one more death; the next event is that there is no worker
-            log.warning("model %s: the new worker ended while it was loading", self.component)
+        except (WorkerDied, OSError) as error:  # it counts as one more death; the next event is that there is no worker
+            log.warning("model %s: the new worker did not come up (%s)", self.component, error or "it ended")
 
     def _update(self) -> None:
         """A new record: its worker starts beside the old one, which serves on if the new one cannot."""
         record = self._present_record()
         with self._changed:
-            before = self._message
-            self._say(f"{before}; loading version {record.version}")
+            self._say(f"{self._served_by}; loading version {record.version}")
         log.info("model %s: version %s is being loaded beside the running one", self.component, record.version)
         try:
             self._open_and_take_over(record)
         except (Refusal, WorkerDied) as error:
             reason = str(error) or "its worker ended while it was loading"
-            log.error("model %s: version %s does not take over: %s", self.component, record.version, reason)
-            with self._changed:
-                self._say(f"{before}; version {record.version} does not take over: {reason}")
+        except Exception:  # no process to be had, for example: no reason to end the one that serves
+            log.exception("model %s: version %s cannot be loaded", self.component, record.version)
+            reason = "the agent failed unexpectedly; its log says more"
+        else:
+            return
+        log.error("model %s: version %s does not take over: %s", self.component, record.version, reason)
+        with self._changed:
+            self._say(f"{self._served_by}; version {record.version} does not take over: {reason}")
 
     def _worker_ended(self, ended: threading.Event) -> None:
         with self._changed:
@@ -374,13 +389,14 @@ class ServedModel:
 
     def _read_manifest(self, record: Record) -> None:
         """What can be told of a model that is not loaded; a bad package says so before it is started."""
-        self._manifest, self._arn = None, ""
+        self._manifest, self._arn, message = None, "", ""
         try:
             self._manifest = read_package(Path(record.path)).manifest
             self._arn = self._manifest.model.lookout_vision_model_arn
         except BadPackage as error:
-            if self._status is ModelStatus.STOPPED:
-                self._message = f"it cannot be started: {error}"
+            message = f"it cannot be started: {error}"
+        if self._status is ModelStatus.STOPPED:
+            self._message = message
 
 
 class _CrashedTooOften(Refusal):

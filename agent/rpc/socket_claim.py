@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 WATCH_INTERVAL = 2.0
 """Seconds between two looks at the public name."""
-BIND_UMASK = 0o117
-"""A socket is never wider than 0660 from its first instant; the mode that is asked for comes before the public name."""
+BIND_UMASK = 0o177
+"""A socket is the agent's own (0600) from its first instant; group and mode as asked come before the public name."""
 
 
 class AnotherAgentServes(Refusal):
@@ -59,6 +59,7 @@ class SocketClaim:
             self._refuse_what_is_no_socket()
             self.private.unlink(missing_ok=True)  # left behind by a process that had our id
         except OSError as error:
+            os.close(self._lock)
             raise SocketPathNotUsable(path, error.strerror or str(error)) from None
 
     @contextmanager
@@ -108,7 +109,8 @@ class SocketClaim:
 
     def _acquire(self) -> int:
         lock = self.path.with_name(self.path.name + ".lock")
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             try:
                 # Without O_CREAT: in sticky folders the kernel refuses it for files of other users.
@@ -135,11 +137,11 @@ class SocketClaim:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
-            os.close(self._lock)
-            raise SocketPathNotUsable(self.path, "something lies there that is no socket, and is not deleted")
+            raise FileExistsError(errno.EEXIST, "something lies there that is no socket, and is not deleted")
 
     def _link(self) -> None:
-        """Replaces whatever socket has the public name by ours, in one step."""
+        """Replaces whatever socket has the public name by ours, in one step; OSError where it is no socket."""
+        self._refuse_what_is_no_socket()
         step = self.private.with_name(self.private.name + "l")
         step.unlink(missing_ok=True)
         os.link(self.private, step)
@@ -157,16 +159,7 @@ class SocketClaim:
             if self._is_ours():
                 continue
             try:
-                self._refuse_what_is_no_socket_while_serving()
                 self._link()
                 log.warning("the socket %s had gone or been replaced; it is back", self.path)
             except OSError as error:
                 log.error("the socket %s has gone and cannot be put back: %s", self.path, error.strerror)
-
-    def _refuse_what_is_no_socket_while_serving(self) -> None:
-        try:
-            mode = self.path.lstat().st_mode
-        except FileNotFoundError:
-            return
-        if not stat.S_ISSOCK(mode):
-            raise FileExistsError(errno.EEXIST, "something lies there that is no socket")

@@ -20,6 +20,8 @@ from agent.images.detection import Region
 
 MAX_FRAME = 1 << 16
 """Bytes; the longest frame is an answer with 100 regions of long names."""
+MAX_SENTENCE = 2000
+"""Characters of a refusal's sentence; it may quote a runtime, or the names in a graph."""
 MAX_DESCRIPTORS = 64
 """In one frame: two for each slot of a worker."""
 
@@ -125,8 +127,11 @@ class Link:
 
 
 def refused(call: int | None, refusal: errors.Refusal) -> Refused:
-    """`refusal` as a frame."""
-    return Refused(call, type(refusal).__name__, str(refusal))
+    """`refusal` as a frame, a very long sentence shortened."""
+    sentence = str(refusal)
+    if len(sentence) > MAX_SENTENCE:
+        sentence = sentence[: MAX_SENTENCE - 3] + "..."
+    return Refused(call, type(refusal).__name__, sentence)
 
 
 def refusal_in(frame: Refused) -> errors.Refusal:

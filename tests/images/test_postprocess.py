@@ -242,7 +242,7 @@ def test_a_map_of_the_images_size_is_compared_pixel_by_pixel():
 
 
 def test_a_map_is_resized_bilinearly_and_then_compared():
-    # Half-pixel centres: 0, 0, 0, .125, .375, .625, .875, 1, 1, 1 between the two pixels, a quarter apart.
+    # Half-pixel centres: 0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1. (Comparing first would give four of each.)
     labels = labels_of({"anomaly_map": "m"}, {"m": [[0, 1]]}, 8, 1, pixel_threshold=0.3)
     assert labels.tolist() == [[0, 0, 0, 1, 1, 1, 1, 1]]
     assert labels_of({"anomaly_map": "m"}, {"m": [[0, 1]]}, 8, 1, pixel_threshold=0.9).sum() == 2

@@ -36,7 +36,10 @@ def reference(pixels, wanted):
     tensor = np.stack(channels)  # 3, height, width
     if wanted.dtype != "uint8":
         tensor = np.stack(
-            [(c.astype(np.float64) * wanted.scale - m) / s for c, m, s in zip(tensor, wanted.mean, wanted.std)]
+            [
+                (c.astype(np.float64) * wanted.scale - m) / s
+                for c, m, s in zip(tensor, wanted.mean, wanted.std, strict=True)
+            ]
         )
     if wanted.layout == "NHWC":
         tensor = tensor.transpose(1, 2, 0)
@@ -85,7 +88,7 @@ def test_each_interpolation_is_the_references(pixels, interpolation, size):
 def test_area_interpolation_is_the_mean_of_the_source_pixels(pixels):
     small = preprocess(pixels, agent(dtype="uint8", layout="NHWC", interpolation="area", width=9, height=7))[0]
     means = pixels.reshape(7, 10, 9, 10, 3).mean(axis=(1, 3))
-    assert np.abs(small - means).max() <= 0.51
+    assert np.abs(small - means).max() <= 1  # Pillow rounds along the rows and again along the columns
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "area", "lanczos"])

@@ -38,8 +38,8 @@ def serving(registry: str, log: Path) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
         socket = Path(folder) / "demo.sock"
-        arguments = ["serve", "--socket", f"unix://{socket}", "--registry", str(Path(registry).absolute())]
-        _show("edge-agent", [*arguments[:-1], registry, "&"])
+        arguments = ["serve", "--socket", f"unix://{socket}", "--registry", registry]
+        _show("edge-agent", [*arguments, "&"])
         with log.open("wb") as written:
             command = [sys.executable, "-m", "agent", *arguments]
             process = subprocess.Popen(command, stdout=written, stderr=written, stdin=subprocess.DEVNULL)

@@ -1,0 +1,352 @@
+"""The registry: records are replaced whole, live while their package is there, and watched."""
+
+import json
+import logging
+import os
+import queue
+import threading
+
+import pytest
+
+from agent.errors import BadComponentName
+from agent.models.registry import (
+    MAX_BYTES,
+    Record,
+    Registry,
+    RegistryWatch,
+    check_component_name,
+    remove_record,
+    write_record,
+)
+
+PATIENCE = 10.0
+"""Seconds after which something that should have happened has not."""
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def package(tmp_path):
+    path = tmp_path / "package"
+    path.mkdir()
+    return path
+
+
+def record(component, package, version="1.0.0"):
+    return Record(component, version, str(package))
+
+
+# --- names
+
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    ".hidden",
+    "a/b",
+    "/a",
+    "a\\b",
+    "a\0",
+    "\0",
+    "a\n",
+    "a\nERROR forged line",
+    "a\r",
+    "a b",
+    "%s{}",
+    "$HOME",
+    "a;b",
+    "m\u043edel",  # a Cyrillic o
+    "\uff4dodel",
+    "model\u202e",
+    "\u0661",
+    "model\ud800",
+    "x" * 129,
+    "x" * 1_000_000,
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_that_is_not_plain_is_refused_in_one_short_line(directory, package, name):
+    for ask in (
+        lambda: check_component_name(name),
+        lambda: write_record(directory, record(name, package)),
+        lambda: remove_record(directory, name),
+    ):
+        with pytest.raises(BadComponentName) as refusal:
+            ask()
+        assert str(refusal.value).isprintable()
+        assert len(str(refusal.value)) < 400
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("name", ["a", "0", "-", "_", "com.example.Cookies", "a..b", "a.json", "x" * 128])
+def test_a_plain_name_is_taken_as_it_is(directory, package, name):
+    write_record(directory, record(name, package))
+    assert Registry(directory).records() == {name: record(name, package)}
+    remove_record(directory, name)
+    assert Registry(directory).records() == {}
+
+
+# --- records
+
+
+def test_records_come_in_the_order_of_names(directory, package):
+    for name in ("b", "a", "c"):
+        write_record(directory, record(name, package))
+    assert list(Registry(directory).records()) == ["a", "b", "c"]
+
+
+def test_a_registry_that_is_not_there_is_empty(directory):
+    assert Registry(directory).records() == {}
+
+
+def test_a_record_is_replaced_whole_and_nothing_else_is_left(directory, package):
+    write_record(directory, record("a", package))
+    before = (directory / "a.json").stat().st_ino
+    with (directory / "a.json").open("rb") as reader:  # has the old one open
+        write_record(directory, record("a", package, version="2.0.0"))
+        assert json.load(reader)["version"] == "1.0.0"
+    assert (directory / "a.json").stat().st_ino != before
+    assert json.loads((directory / "a.json").read_text())["version"] == "2.0.0"
+    assert [path.name for path in directory.iterdir()] == ["a.json"]
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(directory, package, monkeypatch):
+    write_record(directory, record("a", package))
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_record(directory, record("a", package, version="2.0.0"))
+    assert Registry(directory).records()["a"].version == "1.0.0"
+    assert [path.name for path in directory.iterdir()] == ["a.json"]
+
+
+def test_readers_of_a_record_that_is_rewritten_all_the_time_never_see_half_of_one(directory, package, caplog):
+    versions = ["1.0.0", "2" * 90]
+    write_record(directory, record("a", package, versions[0]))
+    stop = threading.Event()
+
+    def rewrite():
+        count = 0
+        while not stop.is_set():
+            count += 1
+            write_record(directory, record("a", package, versions[count % 2]))
+
+    thread = threading.Thread(target=rewrite)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert Registry(directory).records()["a"].version in versions
+    finally:
+        stop.set()
+        thread.join()
+    assert caplog.records == []
+
+
+def test_a_record_lives_while_its_package_is_there(directory, package):
+    write_record(directory, record("a", package))
+    registry = Registry(directory)
+    assert list(registry.records()) == ["a"]
+    package.rename(package.with_name("away"))
+    assert registry.records() == {}
+    package.write_text("no folder")
+    assert registry.records() == {}
+    package.unlink()
+    package.with_name("away").rename(package)
+    assert list(registry.records()) == ["a"]
+
+
+def test_removing_a_record_that_is_not_there_says_so(directory):
+    directory.mkdir()
+    with pytest.raises(FileNotFoundError):
+        remove_record(directory, "a")
+
+
+# --- what is no record
+
+MALFORMED = {
+    "empty": b"",
+    "half": b'{"component": "bad", "vers',
+    "not an object": b"[]",
+    "not UTF-8": b'{"component": "bad\xff", "version": "1", "path": "/"}',
+    "deep": b"[" * 60_000,
+    "too long": b" " * MAX_BYTES + b"{}",
+    "missing field": {"component": "bad", "path": "/"},
+    "unknown field": {"component": "bad", "version": "1", "path": "/", "exec": "rm"},
+    "wrong type": {"component": "bad", "version": 1, "path": "/"},
+    "endless version": {"component": "bad", "version": "1" * 101, "path": "/"},
+    "another component": {"component": "good", "version": "1", "path": "/"},
+    "relative path": {"component": "bad", "version": "1", "path": "package"},
+    "empty path": {"component": "bad", "version": "1", "path": ""},
+}
+
+
+@pytest.mark.parametrize("content", MALFORMED.values(), ids=list(MALFORMED))
+def test_what_is_no_record_is_ignored_with_one_line_in_the_log_and_the_others_live(directory, package, caplog, content):
+    write_record(directory, record("good", package))
+    (directory / "bad.json").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    registry = Registry(directory)
+    for _ in range(3):  # an unchanged file is not read, and not complained of, again
+        assert registry.records() == {"good": record("good", package)}
+    (line,) = (entry.getMessage() for entry in caplog.records)
+    assert line.startswith("registry record 'bad.json' is ignored: ")
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("name", ["..json", ".json", "a b.json", "a\nERROR forged.json", "x%s.json", "m\u043edel.json"])
+def test_a_file_whose_name_names_no_component_is_ignored_and_forges_no_line(directory, package, caplog, name):
+    directory.mkdir()
+    for component in (name.removesuffix(".json"), "good"):
+        (directory / name).write_text(
+            json.dumps({"component": component, "version": "1", "path": str(package)}, ensure_ascii=False)
+        )
+        assert Registry(directory).records() == {}
+    assert caplog.records
+    assert all(entry.getMessage().isprintable() for entry in caplog.records)
+
+
+def test_files_that_are_no_json_are_not_looked_at(directory, package, caplog):
+    write_record(directory, record("good", package))
+    for name in ("README", "good.json.bak", ".good.json.123", "good.yaml"):
+        (directory / name).write_text("{")
+    (directory / "folder.json").mkdir()
+    (directory / "link.json").symlink_to("nowhere")
+    assert list(Registry(directory).records()) == ["good"]
+
+
+def test_a_path_that_no_file_system_holds_is_no_package(directory, package):
+    write_record(directory, record("good", package))
+    write_record(directory, record("long", "/" + "x" * 5000))
+    write_record(directory, record("nul", "/a\0b"))
+    assert list(Registry(directory).records()) == ["good"]
+
+
+def test_a_pipe_in_the_registry_does_not_stop_the_agent(directory, package):
+    write_record(directory, record("good", package))
+    os.mkfifo(directory / "pipe.json")
+    answer = queue.Queue()
+    thread = threading.Thread(target=lambda: answer.put(Registry(directory).records()), daemon=True)
+    thread.start()
+    try:
+        assert list(answer.get(timeout=2)) == ["good"]
+    finally:
+        # Where it waits for a writer after all, one comes and goes.
+        os.close(os.open(directory / "pipe.json", os.O_RDWR | os.O_NONBLOCK))
+        thread.join(PATIENCE)
+
+
+def test_a_record_that_has_not_changed_is_not_read_again(directory, package, monkeypatch):
+    write_record(directory, record("a", package))
+    write_record(directory, record("b", package))
+    registry = Registry(directory)
+    read = []
+    parse = Registry._parse
+    monkeypatch.setattr(
+        Registry, "_parse", lambda self, path, component: read.append(component) or parse(self, path, component)
+    )
+    registry.records()
+    write_record(directory, record("b", package, version="2.0.0"))
+    assert registry.records()["b"].version == "2.0.0"
+    assert registry.records()["b"].version == "2.0.0"
+    assert read == ["a", "b", "b"]
+
+
+def test_a_thousand_bad_records_do_not_hide_the_good_one(directory, package, caplog):
+    write_record(directory, record("good", package))
+    for index in range(999):
+        (directory / f"bad{index}.json").write_bytes(b"{")
+    assert list(Registry(directory).records()) == ["good"]
+    assert len(caplog.records) == 999
+
+
+# --- the watch
+
+
+@pytest.fixture
+def watched(directory):
+    """Reports of a watch as a queue; the watch ends with the test."""
+    reports = queue.Queue()
+    watch = RegistryWatch(Registry(directory), reports.put, interval=0.005)
+    watch.start()
+    yield reports
+    watch.stop()
+    assert not watch._thread.is_alive()
+
+
+def next_report(reports):
+    return {component: found.version for component, found in reports.get(timeout=PATIENCE).items()}
+
+
+def test_the_watch_reports_what_is_there_at_the_start_before_start_returns(directory, package):
+    write_record(directory, record("a", package))
+    reports = queue.Queue()
+    watch = RegistryWatch(Registry(directory), reports.put, interval=3600)
+    watch.start()
+    assert next_report(reports) == {"a": "1.0.0"}
+    assert reports.empty()
+    watch.stop()  # at once, whatever the interval
+
+
+def test_the_watch_reports_what_appears_changes_and_disappears(watched, directory, package):
+    assert next_report(watched) == {}
+    write_record(directory, record("a", package))
+    assert next_report(watched) == {"a": "1.0.0"}
+    write_record(directory, record("a", package, version="2.0.0"))
+    assert next_report(watched) == {"a": "2.0.0"}
+    remove_record(directory, "a")
+    assert next_report(watched) == {}
+
+
+def test_the_watch_reports_a_package_that_disappears_and_comes_back(watched, directory, package):
+    next_report(watched)
+    write_record(directory, record("a", package))
+    assert next_report(watched) == {"a": "1.0.0"}
+    package.rmdir()
+    assert next_report(watched) == {}
+    package.mkdir()
+    assert next_report(watched) == {"a": "1.0.0"}
+
+
+def test_the_watch_says_nothing_while_nothing_changes(directory, package):
+    write_record(directory, record("a", package))
+    looks = threading.Semaphore(0)
+
+    class Counted(Registry):
+        def records(self):
+            found = super().records()
+            looks.release()
+            return found
+
+    reports = queue.Queue()
+    watch = RegistryWatch(Counted(directory), reports.put, interval=0.001)
+    watch.start()
+    for _ in range(6):
+        assert looks.acquire(timeout=PATIENCE)
+    watch.stop()
+    assert reports.qsize() == 1
+
+
+def test_the_watch_goes_on_after_a_failure(directory, package, caplog):
+    reports = queue.Queue()
+
+    def stumble(records):
+        reports.put(records)
+        if list(records) == ["a"]:
+            raise RuntimeError("the fleet stumbled")
+
+    watch = RegistryWatch(Registry(directory), stumble, interval=0.005)
+    watch.start()
+    assert next_report(reports) == {}
+    write_record(directory, record("a", package))
+    assert next_report(reports) == {"a": "1.0.0"}
+    write_record(directory, record("b", package))
+    assert next_report(reports) == {"a": "1.0.0", "b": "1.0.0"}
+    watch.stop()
+    assert [entry.levelno for entry in caplog.records] == [logging.ERROR]
+    assert "trying again" in caplog.text
