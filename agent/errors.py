@@ -26,7 +26,7 @@ class BadManifest(BadPackage):
         place = "manifest.json" if field is None else f"manifest.json: field '{field}'"
         if value is not None:
             place += f" {'holds' if field is None else 'is'} {_quoted(value)}"
-        super().__init__(f"{place}: {reason}.")
+        super().__init__(f"{place}: {_one_line(reason)}.")
 
 
 class BadPackageFile(BadPackage):
@@ -71,7 +71,8 @@ class BadArchive(BadPackage):
     """A ZIP that is not unpacked."""
 
     def __init__(self, entry: str | None, reason: str) -> None:
-        super().__init__(f"The archive{'' if entry is None else f' at entry {_quoted(entry)}'}: {reason}.")
+        place = "The archive" if entry is None else f"The archive at entry {_quoted(entry)}"
+        super().__init__(f"{place}: {_one_line(reason)}.")
 
 
 def _quoted(value: object) -> str:

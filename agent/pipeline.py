@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from agent.backends.base import BackendSettings, ModelToOpen
 from agent.backends.opening import backend_for
 from agent.errors import WrongImageSize
-from agent.images.detection import Detection, color_of, paint_mask, regions_of
+from agent.images.detection import Detection, paint_mask, regions_of
 from agent.images.postprocess import decide, image_score, output_names, pixel_labels
 from agent.images.preprocess import crop, preprocess, tensor_shape
 from agent.packages.manifest import AgentPreprocessing, SelfTestImage
@@ -37,13 +37,14 @@ class Pipeline:
                 input_shape=tensor_shape(preprocessing, manifest.image.width, manifest.image.height),
                 input_dtype=preprocessing.dtype if isinstance(preprocessing, AgentPreprocessing) else "uint8",
                 outputs=output_names(manifest.outputs),
+                any_size=manifest.image.any_size and not isinstance(preprocessing, AgentPreprocessing),
             ),
             settings,
         )
         ignored = package.ignore_mask()
         self._inspected = None if ignored is None else crop_mask(~ignored, package)
         self._names = [label.name for label in manifest.labels]
-        self._colors = [label.color or color_of(index) for index, label in enumerate(manifest.labels)]
+        self._colors = manifest.colors
 
     @property
     def served_by(self) -> str:
@@ -79,7 +80,7 @@ class Pipeline:
             tensor = np.repeat(tensor, self._backend.batch, axis=0)
         tensors = self._backend.run({self._preprocessing.tensor: tensor})
         if self._backend.batch > 1:
-            tensors = {name: values[:1] for name, values in tensors.items()}
+            tensors = {name: values[:1] if values.ndim else values for name, values in tensors.items()}
 
         score = image_score(tensors, manifest, self._inspected)
         if manifest.task == "classification":

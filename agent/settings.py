@@ -37,6 +37,9 @@ class UnknownSetting(Refusal):
         )
 
 
+_ABSENT = object()
+
+
 @dataclass(frozen=True)
 class _Kind:
     """What values a setting takes: how to read one, and how to say what is allowed."""
@@ -195,15 +198,20 @@ def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
         BadSetting, UnknownSetting: names key, value and what is allowed.
     """
     configured = _read_file(file) if file else {}
+    known = {environment_name_of(setting.name) for setting in fields(Settings)}
+    for name in environment:
+        if name.startswith(ENVIRONMENT) and name not in known:
+            raise UnknownSetting(name, "the environment")
     values = {}
     for setting in fields(Settings):
         named = (
             (flag_of(setting.name), flags.get(setting.name)),
             (environment_name_of(setting.name), environment.get(environment_name_of(setting.name))),
-            (key_of(setting.name), configured.pop(key_of(setting.name), None)),
+            (key_of(setting.name), configured.pop(key_of(setting.name), _ABSENT)),
         )
         for key, value in named:
-            if value is not None:
+            # A null in the file is a value, and a wrong one.
+            if value is not _ABSENT and (value is not None or key == key_of(setting.name)):
                 values[setting.name] = _checked(setting, key, value)
                 break
     if configured:

@@ -25,6 +25,8 @@ class ModelToOpen:
     input_dtype: Literal["uint8", "float16", "float32"]
     outputs: tuple[str, ...]
     """Names of the tensors wanted back."""
+    any_size: bool = False
+    """Whether tensors of other heights and widths than `input_shape`'s (1, height, width, 3) go in too."""
 
 
 @dataclass(frozen=True)

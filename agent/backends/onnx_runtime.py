@@ -65,6 +65,10 @@ class OnnxRuntimeBackend:
             raise ModelDoesNotFit(
                 f"'{tensor.name}' has the shape {tensor.shape}; the manifest gives {model.input_shape}"
             )
+        if model.any_size and any(size is not None for size in wanted[1:3]):
+            raise ModelDoesNotFit(
+                f"'{tensor.name}' has the shape {tensor.shape}; the manifest promises images of any size"
+            )
         outputs = [tensor.name for tensor in self._session.get_outputs()]
         missing = [name for name in model.outputs if name not in outputs]
         if missing:

@@ -16,8 +16,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from agent.backends.base import BackendSettings
-    from agent.images.detection import BACKGROUND
     from agent.packages.archive import opened_package
+    from agent.packages.palette import BACKGROUND
     from agent.pipeline import Pipeline
     from agent.workbench.image_file import read_image
 

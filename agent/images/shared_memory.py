@@ -83,7 +83,9 @@ def read_segment(descriptor: int, offset: int, into: memoryview) -> None:
 
 
 def write_segment(descriptor: int, offset: int, content: memoryview) -> None:
-    """Writes `content` at `offset`, never past the segment's end.
+    """Writes `content` at `offset`, not past the segment's end.
+
+    (A client that shrinks its segment between the look and the write gets it grown back: no write of Linux refuses.)
 
     Raises:
         SegmentTruncated: the segment has become shorter than offset + content (writing would grow the client's file).

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from agent.errors import CallerGone, QueueFull
 
-
 FAR_AWAY = threading.TIMEOUT_MAX / 2
 """Seconds. A deadline beyond this is none: gRPC reports 9.2e18 s for a call without one, and no wait may be so long."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -97,7 +98,8 @@ class Registry:
         live = {}
         for name in names:
             record = self._record(name, seen)
-            if record is not None and Path(record.path).is_dir():
+            # os.path answers False to a path that no file system could have, where pathlib raises.
+            if record is not None and os.path.isdir(record.path):  # noqa: PTH112
                 live[record.component] = record
         self._read = seen
         return live
@@ -106,6 +108,8 @@ class Registry:
         path = self._directory / name
         try:
             status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for its writer
+                return None
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
             known = self._read.get(name)
             if known is None or known[0] != stamp:
@@ -122,7 +126,7 @@ class Registry:
             record = msgspec.json.decode(content, type=Record)
             check_component_name(record.component)
             if record.component != component or not Path(record.path).is_absolute():
-                raise ValueError(f"it must be about '{component}' and hold an absolute path")
+                raise ValueError(f"it must be about {component!r} and hold an absolute path")
         except (ValueError, BadComponentName) as error:  # msgspec's errors are ValueErrors
             log.warning("registry record %r is ignored: %s", path.name, error)
             return None

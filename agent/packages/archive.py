@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.errors import BadArchive
-from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES, read_manifest
+from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES
+from agent.packages.manifest_reader import read_manifest
 from agent.packages.package import Package, read_package
 
 MAX_ENTRIES = 10_000

@@ -1,21 +1,16 @@
-"""The manifest of a model package: its types, and the one way to read it.
+"""The manifest of a model package: its types, and how it is written.
 
-A manifest is data from outside: it is bounded in size and depth, strict JSON, and every key and value is checked here.
-What comes out can be trusted by everything inside. `docs/model-package.schema.json` is generated from these types.
+`docs/model-package.schema.json` is generated from them; `agent.packages.manifest_reader` reads and checks one.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from agent.errors import BadManifest
+from agent.packages.palette import color_of
 
 MANIFEST_NAME = "manifest.json"
 MAX_BYTES = 1 << 20
@@ -242,22 +237,10 @@ class Manifest(_Part, frozen=True, kw_only=True):
         """For each channel of the class mask, the name of the label it paints."""
         return self.outputs.mask_labels or [label.name for label in self.labels]
 
-
-def read_manifest(content: bytes) -> Manifest:
-    """The manifest in `content`, checked.
-
-    Raises:
-        BadManifest: it is no strict JSON, or a field is missing, unknown or not allowed; names field and value.
-    """
-    raw = _strict_json(content)
-    if isinstance(raw, dict) and raw.get("format_version") != 1:
-        raise BadManifest("format_version", raw.get("format_version"), "this agent reads format version 1")
-    try:
-        manifest = msgspec.convert(raw, Manifest, strict=True)
-    except msgspec.ValidationError as error:
-        _refuse(error, raw)
-    _check_consistency(manifest)
-    return manifest
+    @property
+    def colors(self) -> list[str]:
+        """The colour of each label: its own, or the default palette's."""
+        return [label.color or color_of(index) for index, label in enumerate(self.labels)]
 
 
 def write_manifest(manifest: Manifest) -> bytes:
@@ -268,156 +251,3 @@ def write_manifest(manifest: Manifest) -> bytes:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the manifest (draft 2020-12)."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Manifest)}
-
-
-def _strict_json(content: bytes) -> Any:
-    if len(content) > MAX_BYTES:
-        raise BadManifest(None, None, f"it holds {len(content)} bytes; at most {MAX_BYTES} are read")
-
-    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise BadManifest(None, twice, "the key stands there twice")
-        return found
-
-    def finite(text: str) -> float:
-        number = float(text)
-        if not math.isfinite(number):
-            raise BadManifest(None, text, "numbers must be finite")
-        return number
-
-    try:
-        raw = json.loads(
-            content.decode("utf-8"), object_pairs_hook=no_duplicates, parse_constant=finite, parse_float=finite
-        )
-        json.dumps(raw, ensure_ascii=False).encode("utf-8")
-        return raw
-    except UnicodeEncodeError:  # an escape such as \ud800 alone: no name of a file, no text of a sentence
-        raise BadManifest(None, None, "an escape stands for half a character (a lone surrogate)") from None
-    except UnicodeDecodeError as error:
-        raise BadManifest(None, None, f"byte {error.start} is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise BadManifest(None, None, f"no JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise BadManifest(None, None, "it is nested too deeply") from None
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise BadManifest(None, None, f"{error}") from None
-
-
-def _refuse(error: msgspec.ValidationError, raw: Any) -> NoReturn:
-    """Says which field and value msgspec did not accept; its message ends in the path: - at `$.image.width`."""
-    reason, _, where = str(error).partition(" - at `")
-    # A key of a mapping: ``... - at `key` in `$.self_test[0].tolerance` ``.
-    path = where.rstrip("`").rpartition("`")[2].removeprefix("$").removeprefix(".")
-    # It quotes unknown keys and values: one line, not endless.
-    reason = "".join(character if character.isprintable() else "?" for character in reason[:200])
-    value = raw
-    for key in re.findall(r"[^.\[\]]+", path):
-        if isinstance(value, dict) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
-            value = value[int(key)]
-        else:  # msgspec writes [...] for "some value of this mapping"
-            break
-    scalar = value if isinstance(value, str | int | float | bool | None) else None
-    raise BadManifest(
-        path or None, scalar, reason.replace("`", "'")[:1].lower() + reason.replace("`", "'")[1:]
-    ) from None
-
-
-def check_relative_path(field: str, path: str) -> None:
-    """A path of a package stays inside it.
-
-    Raises:
-        BadManifest: it is absolute, climbs out, is spelled in more than one way, or is no path (URL, NUL, backslash).
-    """
-    plain = PurePosixPath(path)
-    if (
-        not plain.parts
-        or plain.is_absolute()
-        or str(plain) != path
-        or ".." in plain.parts
-        or re.search(r"[\x00-\x1f\x7f\\:]", path)
-    ):
-        raise BadManifest(field, path, "paths are relative, inside the package, with '/' between plain names")
-
-
-def _check_consistency(manifest: Manifest) -> None:
-    """What the types cannot say: parts that must agree with each other."""
-    outputs, preprocessing = manifest.outputs, manifest.preprocessing
-    listed: set[str] = set()
-    for index, file in enumerate(manifest.files):
-        check_relative_path(f"files[{index}].path", file.path)
-        if file.path.casefold() in listed:
-            raise BadManifest(f"files[{index}].path", file.path, "the file is listed twice")
-        listed.add(file.path.casefold())
-    paths = {file.path: file for file in manifest.files}
-    if not any(file.runtime for file in manifest.files):
-        raise BadManifest("files", None, "no file has a 'runtime': there is no model in this package")
-
-    if not (outputs.score or outputs.class_scores or outputs.anomaly_map or outputs.class_mask):
-        raise BadManifest("outputs", None, "name at least one of score, class_scores, anomaly_map and class_mask")
-    if outputs.anomaly_map and outputs.class_mask:
-        raise BadManifest(
-            "outputs.class_mask", outputs.class_mask, "anomaly_map is named too; one of them makes the mask"
-        )
-    if outputs.class_scores and not outputs.normal_class_ids:
-        raise BadManifest("outputs.normal_class_ids", None, "class_scores needs to know which classes are normal")
-
-    _check_labels(manifest)
-
-    if isinstance(preprocessing, AgentPreprocessing):
-        if any(value <= 0 for value in preprocessing.std):
-            raise BadManifest("preprocessing.std", str(preprocessing.std), "every value must be above 0")
-        identity = AgentPreprocessing(tensor="-", width=1, height=1)
-        as_they_are = (preprocessing.scale, preprocessing.mean, preprocessing.std) == (
-            identity.scale,
-            identity.mean,
-            identity.std,
-        )
-        if preprocessing.dtype == "uint8" and not as_they_are:
-            raise BadManifest("preprocessing.dtype", "uint8", "uint8 pixels go in as they are: no scale, mean and std")
-    region, image = preprocessing.region_of_interest, manifest.image
-    if (region or preprocessing.ignore_mask) and image.any_size:
-        raise BadManifest("image.any_size", True, "a region of interest or an ignore mask needs images of one size")
-    if region and (region.x + region.width > image.width or region.y + region.height > image.height):
-        raise BadManifest("preprocessing.region_of_interest", None, "it reaches outside the image")
-    _check_raw_file("preprocessing.ignore_mask", preprocessing.ignore_mask, image.width * image.height, paths)
-
-    labels = {label.name for label in manifest.labels}
-    for index, test in enumerate(manifest.self_test):
-        field = f"self_test[{index}]"
-        _check_raw_file(f"{field}.path", test.path, test.width * test.height * 3, paths)
-        if not image.any_size and (test.width, test.height) != (image.width, image.height):
-            raise BadManifest(f"{field}.width", test.width, f"images must be {image.width} x {image.height}")
-        unknown = sorted(set(test.areas) - labels)
-        if unknown:
-            raise BadManifest(f"{field}.areas", unknown[0], "no label has this name")
-
-
-def _check_labels(manifest: Manifest) -> None:
-    names = [label.name for label in manifest.labels]
-    draws_mask = bool(manifest.outputs.anomaly_map or manifest.outputs.class_mask)
-    if manifest.task == "segmentation":
-        if not draws_mask:
-            raise BadManifest("outputs", None, "segmentation needs an anomaly_map or a class_mask")
-        if len(names) < 2 or names[0] != "background":
-            raise BadManifest("labels", None, "segmentation needs 'background' first and at least one anomaly type")
-        if len(set(names)) != len(names):
-            raise BadManifest("labels", None, "two labels have the same name")
-    if manifest.decision.combination != "class" and manifest.task != "segmentation":
-        raise BadManifest("decision.combination", manifest.decision.combination, "only segmentation has a mask")
-    for index, name in enumerate(manifest.outputs.mask_labels):
-        if name not in names:
-            raise BadManifest(f"outputs.mask_labels[{index}]", name, "no label has this name")
-
-
-def _check_raw_file(field: str, path: str | None, size: int, files: dict[str, PackageFile]) -> None:
-    if path is None:
-        return
-    if path not in files:
-        raise BadManifest(field, path, "the file is not listed in 'files'")
-    if files[path].size != size:
-        raise BadManifest(field, path, f"it is listed with {files[path].size} bytes, not {size}")

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import BadPackageFile
-from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES, Manifest, PackageFile, SelfTestImage, read_manifest
+from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES, Manifest, PackageFile, SelfTestImage
+from agent.packages.manifest_reader import read_manifest
 
 CHUNK = 1 << 20
 """Bytes hashed at a time."""

@@ -18,8 +18,8 @@ import msgspec
 from agent import errors
 from agent.images.detection import Region
 
-MAX_FRAME = 1 << 16
-"""Bytes; the longest frame is an answer with 100 regions of long names."""
+MAX_FRAME = 96 * 1024
+"""Bytes; the longest frame is an answer with 100 regions, each name 200 characters of 4 bytes."""
 MAX_SENTENCE = 2000
 """Characters of a refusal's sentence; it may quote a runtime, or the names in a graph."""
 MAX_DESCRIPTORS = 64

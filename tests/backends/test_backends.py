@@ -124,6 +124,15 @@ def test_a_fixed_size_other_than_the_manifests_is_refused(backend, write):
     assert said.endswith("'input' has the shape [1, 3, 8, 12]; the manifest gives (1, 3, 8, 13).")
 
 
+def test_any_size_needs_a_graph_that_takes_any_size(backend, write):
+    free = darkness_model()
+    backend(write(free, any_size=True), BackendSettings())
+    fixed = darkness_model()
+    fixed.graph.input[0].type.tensor_type.shape.dim[1].dim_value = HEIGHT
+    said = refused(backend, write(fixed, any_size=True), ModelDoesNotFit)
+    assert said.endswith("the manifest promises images of any size.")
+
+
 def test_a_model_of_two_inputs_is_refused(backend, write):
     model = darkness_model()
     model.graph.input.append(onnx.helper.make_tensor_value_info("second", TensorProto.FLOAT, [1]))

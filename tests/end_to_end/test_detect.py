@@ -224,7 +224,7 @@ def open_descriptors(agent: AgentProcess) -> int:
     for pid in [agent.running.pid, *agent.worker_pids()]:
         for link in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                count += os.readlink(link).startswith("/dev/shm")
+                count += str(link.readlink()).startswith("/dev/shm")
             except FileNotFoundError:
                 continue
     return count

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.images.detection import PALETTE, color_of, paint_mask, regions_of, rgb
+from agent.images.detection import paint_mask, regions_of, rgb
+from agent.packages.palette import PALETTE, color_of
 
 ORIGINAL = [
     "#FFFFFF",

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import BadManifest
-from agent.packages.manifest import MAX_BYTES, Manifest, json_schema, read_manifest, write_manifest
+from agent.packages.manifest import MAX_BYTES, Manifest, json_schema, write_manifest
+from agent.packages.manifest_reader import read_manifest
 from tests.support.packages import make_package
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +101,16 @@ AGREEMENT = [
     ({"labels.0.name": "good"}, "field 'labels': segmentation needs 'background' first"),
     ({"labels": [{"name": "background"}]}, "field 'labels': segmentation needs 'background' first"),
     ({"labels.1.name": "background"}, "field 'labels': two labels have the same name."),
+    ({"labels.0.color": "#000000"}, "field 'labels[0].color' is \"#000000\": background is #FFFFFF, always."),
+    ({"labels.1.color": "#FFFFFF"}, "field 'labels[1].color' is \"#FFFFFF\": another label has this colour"),
+    (
+        {"labels": [{"name": "background"}, {"name": "dent", "color": "#14A3B3"}, {"name": "crack"}]},
+        "field 'labels[2].color' is \"#14A3B3\": another label has this colour (default ones count).",
+    ),
+    (
+        {"outputs": {"class_mask": "mask", "mask_labels": ["background"]}},
+        "field 'outputs.class_mask' is \"mask\": none of its channels paints an anomaly type.",
+    ),
     (
         {"task": "classification", "labels": [], "decision.combination": "mask", "self_test.0.areas": {}},
         "field 'decision.combination' is \"mask\": only segmentation has a mask.",

@@ -183,7 +183,7 @@ def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
 
 @contextlib.contextmanager
 def segment(content: bytes, size: int | None = None) -> Iterator[str]:
-    """A client's shared-memory segment (never multiprocessing's: it deletes segments); its name, as shm_open takes it."""
+    """A client's shared-memory segment (never multiprocessing's: it deletes segments); its name, for shm_open."""
     name = f"/ea-test-{os.getpid()}-{time.monotonic_ns()}"
     path = Path("/dev/shm") / name.removeprefix("/")
     path.write_bytes(content)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from agent.backends.base import BackendSettings
-from agent.images.detection import BACKGROUND, PALETTE
 from agent.packages.manifest import (
     MANIFEST_NAME,
     Decision,
@@ -33,6 +32,7 @@ from agent.packages.manifest import (
     write_manifest,
 )
 from agent.packages.package import Package, describe_file, read_package
+from agent.packages.palette import BACKGROUND, PALETTE
 from agent.pipeline import Pipeline
 from agent.workbench.errors import ModelBlindToDefects, OutputExists, OutputNotWritable
 from agent.workbench.fit.method import FittedModel
