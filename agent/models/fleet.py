@@ -40,7 +40,7 @@ class Fleet:
         for model in gone:
             log.info("model %s: it has left the registry", model.component)
             # Draining takes as long as its calls; the watch goes on meanwhile.
-            threading.Thread(target=model.close, name=f"close-{model.component}", daemon=True).start()
+            threading.Thread(target=model.retire, name=f"retire-{model.component}", daemon=True).start()
 
     def describe(self, component: str) -> ModelDescription:
         """Raises BadComponentName or ModelNotFound."""
@@ -65,7 +65,7 @@ class Fleet:
         return self._model(component).detect(request, caller)
 
     def close(self) -> None:
-        """Ends all models at once; returns when their workers are gone."""
+        """Ends all models at once, calls in hand unanswered; returns when their workers are gone."""
         with self._lock:
             models = list(self._models.values())
             self._models.clear()

@@ -170,15 +170,23 @@ class ServedModel:
             self._move(ModelStatus.STOPPED, "")
             self._read_manifest(self._record)
 
-    def close(self) -> None:
-        """Ends whatever this model is doing, for good: it has left the registry, or the agent ends."""
+    def retire(self) -> None:
+        """Ends whatever this model is doing, for good, after its calls in hand: it has left the registry."""
         with self._changed:
             self._closed = True
-            running = self._status is ModelStatus.RUNNING
-            keeper = self._keeper
+            running, keeper = self._status is ModelStatus.RUNNING, self._keeper
         if running:
             with suppress(ModelNotRunning):  # somebody else stops it
                 self.stop()
+        self._let_go(keeper)
+
+    def close(self) -> None:
+        """Ends whatever this model is doing, for good and at once: a call in hand does not get its answer."""
+        with self._changed:
+            self._closed = self._end = True
+            serving, keeper = self._serving, self._keeper
+        if serving is not None:
+            serving.worker.close()
         self._let_go(keeper)
 
     def detect(self, request: DetectRequest, caller: Caller) -> Detection:

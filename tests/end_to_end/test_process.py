@@ -22,6 +22,7 @@ from tests.support.agent_process import (
     inline_request,
     names,
     processor_time,
+    refusal,
     segment,
     segment_request,
     wait_for,
@@ -113,6 +114,22 @@ def test_sigterm_finishes_the_call_in_hand_and_exits_0(tmp_path: Path) -> None:
             assert call.result().anomaly_score == pytest.approx(200 / 255, abs=1e-4)
         wait_for("the worker to be gone", lambda: not Path(f"/proc/{worker}").exists())
         assert {path.name for path in agent.folder.iterdir()} == {"registry", "log", "s.lock"}
+
+
+def test_sigterm_does_not_wait_for_a_call_that_takes_too_long(tmp_path: Path) -> None:
+    with AgentProcess() as agent:
+        endless = slow_model(steps_per_value=5000)  # half a minute
+        agent.run_model("endless", make_package(tmp_path / "endless", task="classification", model=endless))
+        (worker,) = agent.worker_pids()
+        with ThreadPoolExecutor(1) as threads:
+            worked = processor_time(worker)
+            call = threads.submit(refusal, lambda: detect(agent.stub(), inline_request("endless", grey(255))))
+            wait_for("the worker to work on the call", lambda: processor_time(worker) > worked + 0.05)
+            begin = time.monotonic()
+            assert agent.stop() == 0
+            assert time.monotonic() - begin < 5  # then Greengrass would kill it
+            assert call.result()[0] in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        wait_for("the worker to be gone", lambda: gone(worker))
 
 
 def test_killing_the_agent_leaves_no_worker_and_no_obstacle(tmp_path: Path) -> None:

@@ -700,7 +700,7 @@ def test_a_stopped_model_with_a_bad_package_says_why_until_a_good_one_comes(benc
 @pytest.mark.parametrize("status", list(ModelStatus))
 def test_a_model_that_leaves_the_registry_ends_whatever_it_is_doing(bench: Bench, status: ModelStatus) -> None:
     with model_in(status, bench) as model:
-        closing = bench.threads.submit(model.close)
+        closing = bench.threads.submit(model.retire)
         if status is STOPPING:  # its call in hand is answered first
             worker = bench.workers.number(0)
             assert not worker.closed.is_set() and not closing.done()
@@ -720,11 +720,24 @@ def test_a_running_model_that_leaves_answers_its_calls_in_hand(bench: Bench) -> 
     calls = [bench.threads.submit(model.detect, image_request(), Caller()) for _ in range(3)]
     bench.workers.number(0).wait_for_calls(2)
     wait_in_line(model, 1)
-    closing = bench.threads.submit(model.close)
+    closing = bench.threads.submit(model.retire)
     becomes(model, STOPPING)
     gate.set()
     closing.result(PATIENCE)
     assert [call.result(PATIENCE) for call in calls] == [NORMAL] * 3
+
+
+def test_an_agent_that_ends_does_not_wait_for_calls_in_hand(bench: Bench) -> None:
+    bench.workers.plan = Plan(may_answer=bench.gate())
+    model = bench.running()
+    calls = [bench.threads.submit(model.detect, image_request(), Caller()) for _ in range(3)]
+    bench.workers.number(0).wait_for_calls(2)
+    wait_in_line(model, 1)
+    model.close()
+    for call in calls:
+        with pytest.raises(ModelNotRunning):
+            call.result(PATIENCE)
+    assert len(bench.workers.opened) == 1 and bench.workers.number(0).ended.is_set()
 
 
 def test_the_fleet_follows_the_registry(bench: Bench) -> None:

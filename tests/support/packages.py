@@ -200,7 +200,7 @@ def _write(folder: Path, path: str, content: bytes, runtime: OnnxModel | None = 
     return PackageFile(path, len(content), hashlib.sha256(content).hexdigest(), runtime)
 
 
-def slow_model() -> onnx.ModelProto:
+def slow_model(steps_per_value: int = 150) -> onnx.ModelProto:
     """As the first-pixel model, after work that grows with the first pixel's red: 255 takes about a second."""
     first = first_pixel_model()
     body = helper.make_graph(
@@ -222,7 +222,7 @@ def slow_model() -> onnx.ModelProto:
     constants = [
         *first.graph.initializer,
         numpy_helper.from_array(np.array(True), "yes"),
-        numpy_helper.from_array(np.array(150, np.int64), "steps_per_value"),
+        numpy_helper.from_array(np.array(steps_per_value, np.int64), "steps_per_value"),
         numpy_helper.from_array(np.array([], np.int64), "scalar"),
         numpy_helper.from_array(np.array(0, np.float32), "nothing"),
         numpy_helper.from_array(np.ones((128, 128), np.float32), "work"),
