@@ -10,7 +10,8 @@ from agent.errors import ModelNotFound
 from agent.images.detection import Detection
 from agent.models.admission import Caller
 from agent.models.registry import Record, check_component_name
-from agent.models.served_model import DetectRequest, ModelDescription, ModelSettings, OpenWorker, ServedModel
+from agent.models.request import DetectRequest
+from agent.models.served_model import ModelDescription, ModelSettings, OpenWorker, ServedModel
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -16,24 +15,20 @@ from typing import Protocol
 from agent.errors import (
     BadPackage,
     CallerGone,
-    MaskOverlapsImage,
-    MaskRangeTooSmall,
     ModelAlreadyStarted,
     ModelCrashed,
     ModelNotFound,
     ModelNotRunning,
     Refusal,
-    WrongImageSize,
 )
-from agent.images.bitmap import BitmapLayout
 from agent.images.detection import Detection
-from agent.images.shared_memory import SegmentRange, open_segment
 from agent.models.admission import Admission, Caller
 from agent.models.lifecycle import ALLOWED_MOVES, ModelStatus
 from agent.models.registry import Record
+from agent.models.request import DetectRequest, checked_image
 from agent.packages.manifest import Manifest
 from agent.packages.package import read_package
-from agent.workers.process import ImageToInspect, OpenSegment, WorkerDied, WorkerHandle
+from agent.workers.process import WorkerDied, WorkerHandle
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +38,6 @@ DEATHS_WINDOW = 60.0
 """Seconds."""
 BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
 """Seconds before the first, second, ... restart in a row: one crash costs no wait, a crash loop no core."""
-
-
-@dataclass(frozen=True)
-class DetectRequest:
-    """A call as the door hands it on: sizes checked, segments named, nothing opened yet."""
-
-    layout: BitmapLayout
-    pixels: bytes | SegmentRange
-    mask: SegmentRange | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +103,7 @@ class ServedModel:
         """Tells the keeper to let go of the worker and leave."""
         self._closed = False
         self._deaths: deque[float] = deque()
-        self._read_manifest(record)
+        self._offer(_offered(record))
 
     @property
     def component(self) -> str:
@@ -129,10 +115,11 @@ class ServedModel:
 
     def use(self, record: Record) -> None:
         """The registry has a new record for this component: serve it from now on, and if running without a gap."""
+        offered = _offered(record)
         with self._changed:
             self._record = record
             if self._status in (ModelStatus.STOPPED, ModelStatus.FAILED):
-                self._read_manifest(record)
+                self._offer(offered)
             self._changed.notify_all()
 
     def start(self) -> None:
@@ -166,9 +153,10 @@ class ServedModel:
             keeper = self._keeper
         self._admission.wait_until_idle()  # ends: each call has a time limit, and no new one is admitted
         self._let_go(keeper)
+        offered = _offered(self._record)
         with self._changed:
             self._move(ModelStatus.STOPPED, "")
-            self._read_manifest(self._record)
+            self._offer(offered)
 
     def retire(self) -> None:
         """Ends whatever this model is doing, for good, after its calls in hand: it has left the registry."""
@@ -206,7 +194,7 @@ class ServedModel:
             manifest = self._manifest
         assert manifest is not None  # it is RUNNING
         with ExitStack() as opened:
-            image = _checked_image(self.component, request, manifest, opened)
+            image = checked_image(self.component, request, manifest, opened)
             with self._admission.slot(caller) as slot:
                 for _ in range(2):  # a call that was in hand when a worker died is tried once more
                     with self._worker(caller) as worker:
@@ -253,6 +241,8 @@ class ServedModel:
                     self._update()
         except (Refusal, WorkerDied) as error:
             reason = str(error) or "its worker ended while it was loading the model"
+        except OSError as error:
+            reason = f"no process could be started for it: {error.strerror or error}"
         except Exception:
             log.exception("model %s: its keeper failed", self.component)
             reason = "the agent failed unexpectedly; its log says more"
@@ -395,45 +385,22 @@ class ServedModel:
             if self._status in (ModelStatus.STARTING, ModelStatus.RUNNING):
                 self._move(ModelStatus.FAILED, reason)
 
-    def _read_manifest(self, record: Record) -> None:
+    def _offer(self, offered: tuple[Manifest | None, str]) -> None:
         """What can be told of a model that is not loaded; a bad package says so before it is started."""
-        self._manifest, self._arn, message = None, "", ""
-        try:
-            self._manifest = read_package(Path(record.path)).manifest
-            self._arn = self._manifest.model.lookout_vision_model_arn
-        except BadPackage as error:
-            message = f"it cannot be started: {error}"
+        self._manifest, complaint = offered
+        self._arn = self._manifest.model.lookout_vision_model_arn if self._manifest else ""
         if self._status is ModelStatus.STOPPED:
-            self._message = message
+            self._message = complaint
+
+
+def _offered(record: Record) -> tuple[Manifest | None, str]:
+    """The manifest of a record's package; None and a complaint where it is none. Reads files: not under a lock."""
+    try:
+        return read_package(Path(record.path)).manifest, ""
+    except BadPackage as error:
+        return None, f"it cannot be started: {error}"
 
 
 class _CrashedTooOften(Refusal):
     def __init__(self, count: int) -> None:
         super().__init__(f"its worker ended {count} times within {DEATHS_WINDOW:g} s; StartModel tries again")
-
-
-def _checked_image(component: str, request: DetectRequest, manifest: Manifest, opened: ExitStack) -> ImageToInspect:
-    """The request against the model's package, its segments opened; `opened` closes their descriptors."""
-    layout, size = request.layout, manifest.image
-    if not size.any_size and (layout.width, layout.height) != (size.width, size.height):
-        raise WrongImageSize(component, layout.width, layout.height, size.width, size.height)
-
-    pixels: bytes | OpenSegment
-    if isinstance(request.pixels, SegmentRange):
-        pixels = _open(request.pixels, opened, writable=False)
-    else:
-        pixels = request.pixels
-    if request.mask is None or manifest.task == "classification":  # those ignore mask parameters
-        return ImageToInspect(layout, pixels)
-    if request.mask.size < layout.packed_size:
-        raise MaskRangeTooSmall(request.mask.size, layout.packed_size)
-    written = SegmentRange(request.mask.name, layout.packed_size, request.mask.offset)
-    if isinstance(request.pixels, SegmentRange) and written.overlaps(request.pixels):
-        raise MaskOverlapsImage
-    return ImageToInspect(layout, pixels, _open(request.mask, opened, writable=True))
-
-
-def _open(segment: SegmentRange, opened: ExitStack, *, writable: bool) -> OpenSegment:
-    descriptor = open_segment(segment, writable=writable)
-    opened.callback(os.close, descriptor)
-    return OpenSegment(descriptor, segment.offset)

@@ -7,7 +7,8 @@ from agent.images.bitmap import CHANNELS, BitmapLayout
 from agent.images.detection import Detection
 from agent.images.shared_memory import SegmentRange
 from agent.models.lifecycle import ModelStatus
-from agent.models.served_model import DetectRequest, ModelDescription
+from agent.models.request import DetectRequest
+from agent.models.served_model import ModelDescription
 from agent.wire import edge_agent_pb2 as wire
 
 STATUS = {status: wire.ModelStatus.Value(status.value) for status in ModelStatus}

@@ -57,7 +57,7 @@ class RefusalsToStatus(grpc.ServerInterceptor):
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             try:
                 return behaviour(request, context)
-            except Refusal as refusal:
+            except tuple(STATUS_OF) as refusal:  # and what derives from these
                 code, sentence = status_of(type(refusal)), str(refusal)
             except Exception:
                 log.exception("%s failed", handler_call_details.method)

@@ -64,7 +64,7 @@ def _open(order: Open, link: Link) -> Pipeline:
 def _slots(descriptors: list[int]) -> list[Slot]:
     slots = map_slots(descriptors)
     for descriptor in descriptors:
-        os.close(descriptor)  # the mapping stays
+        os.close(descriptor)  # the mapping stays (it holds a descriptor of its own)
     return slots
 
 

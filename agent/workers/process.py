@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,8 +30,14 @@ log = logging.getLogger(__name__)
 CLOSE_LIMIT = 1.0
 """Seconds a worker has to leave by itself after its link has ended; then it is killed."""
 
+
+def _block_signals() -> None:
+    # Children inherit what their thread blocks: no SIGTERM meets a worker before it can ignore it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
+
 # PR_SET_PDEATHSIG fires when the thread that started a child ends: all are started by one that lives as long as we.
-_spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
+_spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner", initializer=_block_signals)
 
 
 class WorkerDied(Exception):

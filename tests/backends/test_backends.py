@@ -2,8 +2,10 @@
 
 import gc
 import os
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -289,3 +291,11 @@ def test_every_backend_of_the_table_is_under_the_contract():
 
 def test_refusals_of_backends_are_refusals_of_packages():
     assert all(issubclass(kind, BadPackage) for kind in (ModelDoesNotFit, ModelNotLoaded, NoRuntimeForPackage))
+
+
+def test_nothing_is_written_or_told_about_its_use(tmp_path):
+    """ONNX Runtime has telemetry, on by default: it keeps an id and a database in the user's cache."""
+    code = "import agent.backends.onnx_runtime"
+    environment = {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=tmp_path)
+    assert list(tmp_path.rglob("*")) == []

@@ -34,12 +34,8 @@ from agent.models.admission import Caller
 from agent.models.fleet import Fleet
 from agent.models.lifecycle import ModelStatus
 from agent.models.registry import Record
-from agent.models.served_model import (
-    DEATHS_ALLOWED,
-    DetectRequest,
-    ModelSettings,
-    ServedModel,
-)
+from agent.models.request import DetectRequest
+from agent.models.served_model import DEATHS_ALLOWED, ModelSettings, ServedModel
 from agent.workers.process import OpenSegment, WorkerDied
 from tests.support.agent_process import segment
 from tests.support.fake_worker import (

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.errors import LoadTimedOut
 from agent.images.bitmap import BitmapLayout
 from agent.images.detection import Detection
-from agent.models.served_model import DetectRequest
+from agent.models.request import DetectRequest
 from agent.workers.process import ImageToInspect, WorkerDied
 from tests.support.packages import HEIGHT, WIDTH
 
