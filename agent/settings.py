@@ -70,6 +70,15 @@ def _seconds(minimum: float, maximum: float) -> _Kind:
     return _Kind(read, f"a number of seconds from {minimum:g} to {maximum:g}")
 
 
+def _yes_or_no() -> _Kind:
+    words = {"true": True, "false": False}
+
+    def read(value: object) -> bool:
+        return value if isinstance(value, bool) else words[str(value).lower()]
+
+    return _Kind(read, "true or false")
+
+
 def _one_of(*words: str) -> _Kind:
     def read(value: object) -> str:
         if value not in words:
@@ -161,6 +170,13 @@ class Settings:
     )
     queue_length: int = _setting(
         _whole(0, 48), "Calls that may wait for a model; one more is refused with RESOURCE_EXHAUSTED.", 16
+    )
+    auto_start: bool = _setting(
+        _yes_or_no(),
+        "Start every model as soon as it is registered. Without it, models start when a client asks, and again after a "
+        "restart of the agent until a client stops them.",
+        False,
+        shown="false",
     )
     load_time_limit: float = _setting(
         _seconds(1, 86400),

@@ -18,6 +18,9 @@ DRAIN_LIMIT = 3.5
 REGISTRY_INTERVAL = 0.5
 """Seconds between two looks at the registry."""
 
+WANTED = ".wanted-models"
+"""File beside the records: what is to run again after a restart of the agent."""
+
 WRONG_SETTING = 2
 ANOTHER_AGENT = 4
 
@@ -71,6 +74,7 @@ def _serve(settings: Settings, claim: object) -> int:
     from agent.models.fleet import Fleet
     from agent.models.registry import Registry, RegistryWatch
     from agent.models.served_model import ModelSettings
+    from agent.models.wanted import WantedModels
     from agent.rpc.server import make_server, serve_at
     from agent.rpc.service import EdgeAgent
     from agent.rpc.socket_claim import SocketClaim
@@ -85,6 +89,8 @@ def _serve(settings: Settings, claim: object) -> int:
         ModelSettings(
             settings.calls_in_flight, settings.queue_length, settings.load_time_limit, settings.run_time_limit
         ),
+        WantedModels(settings.registry / WANTED),
+        auto_start=settings.auto_start,
     )
     watch = RegistryWatch(Registry(settings.registry), fleet.apply, REGISTRY_INTERVAL)
     asked_to_stop = threading.Event()

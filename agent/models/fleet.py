@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 
-from agent.errors import ModelNotFound
+from agent.errors import ModelAlreadyStarted, ModelNotFound
 from agent.images.detection import Detection
 from agent.models.admission import Caller
 from agent.models.registry import Record, check_component_name
 from agent.models.request import DetectRequest
 from agent.models.served_model import ModelDescription, ModelSettings, OpenWorker, ServedModel
+from agent.models.wanted import WantedModels
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +21,17 @@ log = logging.getLogger(__name__)
 class Fleet:
     """The models of the registry by component name. All methods may be called from several threads at once."""
 
-    def __init__(self, open_worker: OpenWorker, settings: ModelSettings) -> None:
+    def __init__(
+        self,
+        open_worker: OpenWorker,
+        settings: ModelSettings,
+        wanted: WantedModels | None = None,
+        *,
+        auto_start: bool = False,
+    ) -> None:
+        """Models in `wanted` start as soon as they are registered; with `auto_start` all do."""
         self._open_worker, self._settings = open_worker, settings
+        self._wanted, self._auto_start = wanted or WantedModels(), auto_start
         self._lock = threading.Lock()
         self._models: dict[str, ServedModel] = {}
 
@@ -38,6 +49,9 @@ class Fleet:
                 model = ServedModel(record, self._open_worker, self._settings)
                 with self._lock:
                     self._models[component] = model
+                if self._auto_start or component in self._wanted:
+                    with suppress(ModelAlreadyStarted):  # a client was quicker
+                        model.start()
         for model in gone:
             log.info("model %s: it has left the registry", model.component)
             # Draining takes as long as its calls; the watch goes on meanwhile.
@@ -56,10 +70,12 @@ class Fleet:
     def start(self, component: str) -> None:
         """Raises BadComponentName, ModelNotFound, or what `ServedModel.start` does."""
         self._model(component).start()
+        self._wanted.add(component)
 
     def stop(self, component: str) -> None:
         """Raises BadComponentName, ModelNotFound, or what `ServedModel.stop` does."""
         self._model(component).stop()
+        self._wanted.discard(component)
 
     def detect(self, component: str, request: DetectRequest, caller: Caller) -> Detection:
         """Raises BadComponentName, ModelNotFound, or what `ServedModel.detect` does."""

@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from agent.errors import BadComponentName
+from agent.models.atomic_file import replace_file, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def check_component_name(name: str) -> None:
 
 
 def write_record(directory: Path, record: Record) -> None:
-    """Puts `record` into the registry; a reader, or a power cut, sees the old one or the new one, never half of one.
+    """Puts `record` into the registry, in place of the component's earlier one.
 
     Raises:
         BadComponentName: the component's name cannot name a record.
@@ -56,16 +57,8 @@ def write_record(directory: Path, record: Record) -> None:
     """
     check_component_name(record.component)
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".{record.component}.{os.getpid()}"
-    try:
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(directory / f"{record.component}{SUFFIX}")
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(directory)
+    content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    replace_file(directory / f"{record.component}{SUFFIX}", content)
 
 
 def remove_record(directory: Path, component: str) -> None:
@@ -77,7 +70,7 @@ def remove_record(directory: Path, component: str) -> None:
     """
     check_component_name(component)
     (directory / f"{component}{SUFFIX}").unlink()
-    _sync(directory)
+    sync_folder(directory)
 
 
 class Registry:
@@ -160,12 +153,3 @@ class RegistryWatch:
                     self._on_change(records)
             except Exception:  # a watch that dies would freeze the fleet for good
                 log.exception("looking at the registry failed; trying again")
-
-
-def _sync(directory: Path) -> None:
-    """Makes a rename in `directory` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

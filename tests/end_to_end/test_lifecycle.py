@@ -15,7 +15,9 @@ import pytest
 
 from agent.wire import edge_agent_pb2 as wire
 from tests.support.agent_process import (
+    RECONNECT,
     AgentProcess,
+    answers,
     describe,
     detect,
     inline_request,
@@ -193,6 +195,28 @@ def test_a_package_that_cannot_be_read_is_listed_with_the_reason(fresh: AgentPro
     stub = fresh.stub()
     wait_for("the model to be listed", lambda: names(stub) == ["odd"])
     assert "'format_version' is 9" in describe(stub, "odd").status_message
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_what_was_running_runs_again_after_a_restart_of_the_agent(
+    fresh: AgentProcess, tmp_path: Path, end: str
+) -> None:
+    package = make_package(tmp_path / "p")
+    for component in ("runs", "stopped"):
+        fresh.run_model(component, package)
+    fresh.stub().StopModel(wire.StopModelRequest(model_component="stopped"))
+    getattr(fresh, end)()
+    fresh.start()
+    stub = fresh.stub(RECONNECT)
+    wait_for("the model to run again", lambda: answers(lambda: status(stub, "runs") == wire.RUNNING))
+    assert status(stub, "stopped") == wire.STOPPED
+
+
+def test_models_start_by_themselves_where_the_setting_says_so(tmp_path: Path) -> None:
+    with AgentProcess("--auto-start", "true") as agent:
+        agent.register("model", make_package(tmp_path / "p"))
+        stub = agent.stub()
+        wait_for("the model to run", lambda: names(stub) == ["model"] and status(stub, "model") == wire.RUNNING)
 
 
 def test_control_calls_answer_while_every_slot_is_taken(fresh: AgentProcess, tmp_path: Path) -> None:

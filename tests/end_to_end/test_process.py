@@ -18,6 +18,7 @@ import pytest
 from tests.support.agent_process import (
     RECONNECT,
     AgentProcess,
+    answers,
     detect,
     inline_request,
     names,
@@ -140,7 +141,7 @@ def test_killing_the_agent_leaves_no_worker_and_no_obstacle(tmp_path: Path) -> N
         agent.kill()
         wait_for("the worker to be gone", lambda: gone(worker), patience=1)
         agent.launch()
-        wait_for("the old channel to work again", lambda: answers(client))
+        wait_for("the old channel to work again", lambda: answers(lambda: names(client) == ["model"]))
         assert names(client) == ["model"]
 
 
@@ -186,10 +187,3 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-def answers(stub: object) -> bool:
-    try:
-        return bool(names(stub))  # type: ignore[arg-type]
-    except grpc.RpcError:
-        return False

@@ -70,6 +70,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.fleet = Fleet(self.workers, SETTINGS)
         self.models: dict[str, Reference] = {}
         self.records: dict[str, Record] = {}
+        self.wanted: set[str] = set()
         self.numbers = itertools.count(1)
         self.threads = ThreadPoolExecutor(16)
 
@@ -94,9 +95,18 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def a_record_appears(self, name: str) -> None:
-        if name not in self.models:
-            self.models[name] = Reference()
-            self.write_record(name)
+        if name in self.models:
+            return
+        self.models[name] = Reference()
+        index = len(self.workers.opened)
+        if name in self.wanted:  # it ran when it left, so it runs again
+            self.workers.next.append(Plan())
+        self.write_record(name)
+        if name in self.wanted:
+            self.models[name].status = "RUNNING"
+            self.models[name].worker = self.workers.number(index)
+            self.models[name].version = self.records[name].version
+            eventually("it to run", lambda: self.fleet.describe(name).status.value == "RUNNING")
 
     @rule(name=NAMES, loads=st.booleans())
     def a_new_version_appears(self, name: str, loads: bool) -> None:
@@ -142,6 +152,7 @@ class FleetMachine(RuleBasedStateMachine):
         index, gate = len(self.workers.opened), threading.Event()
         self.workers.next.append(Plan(may_open=gate, refuses_to_open=None if loads else ODD))
         self.fleet.start(name)
+        self.wanted.add(name)
         assert self.fleet.describe(name).status.value == "STARTING"
         model.status, model.loads, model.may_open, model.deaths = "STARTING", loads, gate, 0
         model.worker, model.version = self.workers.number(index), self.records[name].version
@@ -161,6 +172,7 @@ class FleetMachine(RuleBasedStateMachine):
             assert not stopping.done()
             self.calls_are_answered(model)
         stopping.result(PATIENCE)
+        self.wanted.discard(name)
         assert model.worker is not None and model.worker.closed.is_set()
         model.status, model.worker = "STOPPED", None
 

@@ -181,6 +181,14 @@ def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     raise AssertionError(f"answered: {answer}")
 
 
+def answers(call: Callable[[], bool]) -> bool:
+    """What `call` says; False where nobody answers."""
+    try:
+        return call()
+    except grpc.RpcError:
+        return False
+
+
 @contextlib.contextmanager
 def segment(content: bytes, size: int | None = None) -> Iterator[str]:
     """A client's shared-memory segment (never multiprocessing's: it deletes segments); its name, for shm_open."""
