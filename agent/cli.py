@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Refusal as refusal:
         print(f"edge-agent {parsed.command}: {refusal}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read our output has read enough
+        sys.stdout = None  # else Python complains at the end that it cannot be flushed
+        return 1
     except KeyboardInterrupt:
         return 130
 

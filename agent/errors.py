@@ -211,6 +211,13 @@ class ModelAlreadyStarted(MoveNotAllowed):
         super().__init__(f"Model {_quoted(component)} is {status}; only a STOPPED or FAILED model can be started.")
 
 
+class TooManyCalls(Refusal):
+    """More calls for all models together than the agent holds."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The agent cannot keep up: {limit} calls are in hand or waiting. Send fewer images a second.")
+
+
 class QueueFull(Refusal):
     def __init__(self, component: str, length: int) -> None:
         super().__init__(
@@ -227,10 +234,12 @@ class CallerGone(Refusal):
 
 
 class ModelCrashed(Refusal):
-    """The worker died twice with the same call in hand, or gave up."""
+    """The worker ended twice with the same call in hand."""
 
-    def __init__(self, component: str) -> None:
-        super().__init__(f"Model {_quoted(component)} crashed on this image, twice; the image was not inspected.")
+    def __init__(self, component: str, reason: str) -> None:
+        super().__init__(
+            f"Model {_quoted(component)} could not inspect this image: {reason}, and so did the next worker."
+        )
 
 
 class AnswerNotFinite(Refusal):

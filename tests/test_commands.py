@@ -129,5 +129,10 @@ def test_detect_answers_as_the_service_does(tmp_path: Path, capsys: pytest.Captu
 
 def test_detect_names_a_picture_of_the_wrong_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (100, 100)).save(tmp_path / "square.png")
-    assert run("detect", make_package(tmp_path / "package"), tmp_path / "square.png") == 1
-    assert "100 x 100" in capsys.readouterr().err
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "fits.png")
+    package = make_package(tmp_path / "package")
+    assert run("detect", package, tmp_path / "square.png", tmp_path / "absent.png", tmp_path / "fits.png") == 1
+    square, absent, fits = capsys.readouterr().out.splitlines()[2:]
+    assert square.startswith("square.png") and "no answer" in square and "100 x 100" in square
+    assert absent.startswith("absent.png") and "there is no such file" in absent
+    assert fits.split()[:2] == ["fits.png", "anomalous"]  # the others do not take its answer away

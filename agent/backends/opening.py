@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from importlib import import_module
 
 from agent.backends.base import Backend
 from agent.errors import NoRuntimeForPackage
 from agent.packages.manifest import OnnxModel, PackageFile
+
+log = logging.getLogger(__name__)
 
 BACKENDS = {"onnx": "agent.backends.onnx_runtime:OnnxRuntimeBackend"}
 """Kind of model file to `module:class`. No scan, no falling through from one to the next."""
@@ -31,8 +34,13 @@ def _load(location: str) -> type[Backend]:
     module, _, name = location.partition(":")
     try:
         backend: type[Backend] = getattr(import_module(module), name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise NoRuntimeForPackage(
-            f"{error.name or error} is not installed; install one runtime: pip install 'vision-edge-agent[cpu]'"
+            f"{error.name} is not installed; install one runtime: pip install 'vision-edge-agent[cpu]'"
+        ) from None
+    except ImportError as error:  # its text may hold paths of this device
+        log.exception("a runtime is installed, and cannot be imported")
+        raise NoRuntimeForPackage(
+            f"{error.name or 'its runtime'} is installed and does not load (the agent's log says why); install it again"
         ) from None
     return backend

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,36 +17,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Inspects every image; 1 where one of them got no answer."""
     from tabulate import tabulate
 
     from agent.backends.base import BackendSettings
+    from agent.errors import Refusal
     from agent.packages.archive import opened_package
-    from agent.packages.palette import BACKGROUND
     from agent.pipeline import Pipeline
-    from agent.workbench.image_file import read_image
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    failures = 0
     with opened_package(arguments.package) as package:
         pipeline = Pipeline(package, BackendSettings())
         for path in arguments.images:
-            pixels = read_image(path)
-            begin = time.perf_counter()
-            detection = pipeline.detect(pixels)
-            milliseconds = (time.perf_counter() - begin) * 1000
-            found = [region for region in detection.regions if region.name != BACKGROUND]
-            rows.append(
-                (
-                    path.name,
-                    "anomalous" if detection.is_anomalous else "normal",
-                    f"{detection.confidence:.4f}",
-                    f"{detection.score:.4f} / {detection.threshold:.4f}",
-                    ", ".join(f"{region.name} {region.area:.2%}" for region in found),
-                    f"{milliseconds:.0f}",
-                )
-            )
-    print(
-        tabulate(
-            rows, headers=["image", "verdict", "confidence", "score / threshold", "found", "ms"], disable_numparse=True
-        )
+            try:
+                rows.append((path.name, *_inspected(path, pipeline)))
+            except Refusal as refusal:
+                rows.append((path.name, "no answer", "", "", str(refusal), ""))
+                failures += 1
+    headers = ["image", "verdict", "confidence", "score / threshold", "found", "ms"]
+    print(tabulate(rows, headers=headers, disable_numparse=True))
+    return 1 if failures else 0
+
+
+def _inspected(path: Path, pipeline: Pipeline) -> tuple[str, ...]:
+    from agent.packages.palette import BACKGROUND
+    from agent.workbench.image_file import read_image
+
+    pixels = read_image(path)
+    begin = time.perf_counter()
+    detection = pipeline.detect(pixels)
+    milliseconds = (time.perf_counter() - begin) * 1000
+    found = [region for region in detection.regions if region.name != BACKGROUND]
+    return (
+        "anomalous" if detection.is_anomalous else "normal",
+        f"{detection.confidence:.4f}",
+        f"{detection.score:.4f} / {detection.threshold:.4f}",
+        ", ".join(f"{region.name} {region.area:.2%}" for region in found),
+        f"{milliseconds:.0f}",
     )
-    return 0

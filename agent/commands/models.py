@@ -81,15 +81,15 @@ def _register(source: Path, component: str, registry: Path) -> int:
 
 
 def _unpacked(archive: Path, component: str, registry: Path) -> Path:
-    from agent.packages.archive import opened_package, unpack
+    from agent.packages.archive import manifest_in, unpack
     from agent.packages.package import read_package
 
-    with opened_package(archive) as package:
-        manifest = package.manifest
-        folder = _packages_of(registry, component) / manifest.model.version
-        if folder.is_dir() and read_package(folder).manifest != manifest:
+    manifest = manifest_in(archive)
+    folder = _packages_of(registry, component) / manifest.model.version
+    if folder.is_dir():
+        if read_package(folder).manifest != manifest:
             raise SameVersionDiffers(component, manifest.model.version)
-    if not folder.is_dir():
+    else:
         unpack(archive, folder)
     return folder
 

@@ -62,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
         return WRONG_SETTING
     try:
         return _serve(settings, claim)
+    except SocketPathNotUsable as refusal:  # the group or the mode cannot be set
+        print(f"edge-agent serve: {refusal}", file=sys.stderr)
+        return WRONG_SETTING
     finally:
         claim.release()
 
@@ -99,15 +102,16 @@ def _serve(settings: Settings, claim: object) -> int:
 
     server = make_server(EdgeAgent(fleet))
     watch.start()
-    group = grp.getgrnam(settings.socket_group).gr_gid if settings.socket_group else None
-    serve_at(server, claim, settings.socket_mode, group)
-    log.info("edge-agent %s serves %s, registry %s", __version__, settings.socket, settings.registry)
-
-    asked_to_stop.wait()
-    log.info("asked to stop: no new calls; calls in hand have %g s", DRAIN_LIMIT)
-    claim.withdraw()
-    server.stop(DRAIN_LIMIT).wait()
-    watch.stop()
-    fleet.close()
+    try:
+        group = grp.getgrnam(settings.socket_group).gr_gid if settings.socket_group else None
+        serve_at(server, claim, settings.socket_mode, group)
+        log.info("edge-agent %s serves %s, registry %s", __version__, settings.socket, settings.registry)
+        asked_to_stop.wait()
+        log.info("asked to stop: no new calls; calls in hand have %g s", DRAIN_LIMIT)
+        claim.withdraw()
+    finally:
+        server.stop(DRAIN_LIMIT).wait()
+        watch.stop()
+        fleet.close()
     log.info("stopped")
     return 0

@@ -8,6 +8,7 @@ outlives its call.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -19,6 +20,8 @@ from agent.errors import BadSegmentName, NoRoomForMask, SegmentNotUsable, Segmen
 SHM = Path("/dev/shm")
 # As shm_open takes it, with or without the leading slash. No leading dot, no second slash, nothing that needs escaping.
 NAME = re.compile(r"/?([A-Za-z0-9_+@-][A-Za-z0-9._+@:=,~-]{0,253})", re.ASCII)
+NOT_PLAIN = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR, errno.ENODEV)
+"""What opening a link, a folder, a socket or a device node says."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ def open_segment(segment: SegmentRange, *, writable: bool) -> int:
         raise SegmentNotUsable(segment.name, "there is no such segment") from None
     except PermissionError:
         raise SegmentNotUsable(segment.name, f"the agent may not {'write' if writable else 'read'} it") from None
-    except OSError:  # a link, a folder, a socket
+    except OSError as error:
+        if error.errno not in NOT_PLAIN:  # no descriptor left: the agent's trouble, not the caller's
+            raise
         raise SegmentNotUsable(segment.name, "it is no plain shared-memory segment") from None
     try:
         status = os.fstat(descriptor)
@@ -97,5 +102,7 @@ def write_segment(descriptor: int, offset: int, content: memoryview) -> None:
     try:
         while done < len(content):
             done += os.pwrite(descriptor, content[done:], offset + done)
-    except OSError as error:  # ENOSPC; a sparse segment has its pages allocated when they are written
+    except OSError as error:  # a sparse segment has its pages allocated when they are written
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise NoRoomForMask(len(content)) from error

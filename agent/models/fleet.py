@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 
-from agent.errors import ModelAlreadyStarted, ModelNotFound
+from agent.errors import ModelAlreadyStarted, ModelNotFound, Refusal
 from agent.images.detection import Detection
 from agent.models.admission import Caller
 from agent.models.registry import Record, check_component_name
@@ -41,21 +40,28 @@ class Fleet:
             gone = [self._models.pop(component) for component in self._models.keys() - records.keys()]
             known = dict(self._models)
         for component, record in records.items():
-            if component in known:
+            if component not in known:
+                self._appear(record)
+            elif known[component].record != record:
                 known[component].use(record)
-            else:
-                log.info("model %s: version %s is registered", component, record.version)
-                # Reads the manifest, so outside the lock: the other models answer meanwhile.
-                model = ServedModel(record, self._open_worker, self._settings)
-                with self._lock:
-                    self._models[component] = model
-                if self._auto_start or component in self._wanted:
-                    with suppress(ModelAlreadyStarted):  # a client was quicker
-                        model.start()
         for model in gone:
             log.info("model %s: it has left the registry", model.component)
             # Draining takes as long as its calls; the watch goes on meanwhile.
             threading.Thread(target=model.retire, name=f"retire-{model.component}", daemon=True).start()
+
+    def _appear(self, record: Record) -> None:
+        log.info("model %s: version %s is registered", record.component, record.version)
+        # Reads the manifest, so outside the lock: the other models answer meanwhile.
+        model = ServedModel(record, self._open_worker, self._settings)
+        with self._lock:
+            self._models[record.component] = model
+        if self._auto_start or record.component in self._wanted:
+            try:
+                model.start()
+            except ModelAlreadyStarted:  # a client was quicker
+                pass
+            except Refusal as refusal:
+                log.error("model %s does not start by itself: %s", record.component, refusal)
 
     def describe(self, component: str) -> ModelDescription:
         """Raises BadComponentName or ModelNotFound."""

@@ -6,6 +6,7 @@ exists: a deployment that removes a component deletes its artifacts, and the mod
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -81,18 +82,21 @@ class Registry:
         self._read: dict[str, _Seen] = {}
 
     def records(self) -> dict[str, Record]:
-        """Component to record, in the order of names, live ones only. A directory that is not there is empty."""
+        """Component to record, in the order of names, live ones only. A directory that is not there is empty.
+
+        Raises:
+            OSError: the directory cannot be looked at now, so nobody knows (which is not the same as empty).
+        """
         try:
             with os.scandir(self._directory) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
-        except OSError:
+        except FileNotFoundError:
             names = []
         seen: dict[str, _Seen] = {}
         live = {}
         for name in names:
             record = self._record(name, seen)
-            # os.path answers False to a path that no file system could have, where pathlib raises.
-            if record is not None and os.path.isdir(record.path):  # noqa: PTH112
+            if record is not None and _is_there(record.path):
                 live[record.component] = record
         self._read = seen
         return live
@@ -107,8 +111,13 @@ class Registry:
             known = self._read.get(name)
             if known is None or known[0] != stamp:
                 known = (stamp, self._parse(path, name.removesuffix(SUFFIX)))
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:  # no descriptor left, a network mount that is away: what was known counts
+            known = self._read.get(name)
+            if known is None:
+                log.warning("registry record %r cannot be read: %s", name, error.strerror)
+                return None
         seen[name] = known
         return known[1]
 
@@ -126,18 +135,29 @@ class Registry:
         return record
 
 
+def _is_there(path: str) -> bool:
+    """Whether a package's folder is there; only a file system that says no means no."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 (pathlib raises ValueError for some paths)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        return error.errno not in (errno.ENAMETOOLONG, errno.ELOOP)
+
+
 class RegistryWatch:
     """Calls back with all records when they change. Looks every `interval` seconds: inotify misses network mounts."""
 
     def __init__(self, registry: Registry, on_change: Callable[[Mapping[str, Record]], None], interval: float) -> None:
         self._registry, self._on_change, self._interval = registry, on_change, interval
+        self._last: Mapping[str, Record] | None = None
+        self._complaint = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="registry-watch", daemon=True)
 
     def start(self) -> None:
         """Reports the records once, in this thread, then watches in its own."""
-        self._last = self._registry.records()
-        self._on_change(self._last)
+        self._look()
         self._thread.start()
 
     def stop(self) -> None:
@@ -146,10 +166,18 @@ class RegistryWatch:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._interval):
-            try:
-                records = self._registry.records()
-                if records != self._last:
-                    self._last = records
-                    self._on_change(records)
-            except Exception:  # a watch that dies would freeze the fleet for good
-                log.exception("looking at the registry failed; trying again")
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            records = self._registry.records()
+            if records != self._last:
+                self._on_change(records)
+                self._last = records
+            self._complaint = ""
+        except OSError as error:  # the last records stay in force; said once, not at every look
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                log.error("the registry cannot be looked at: %s; what was registered stays so", error.strerror)
+        except Exception:  # a watch that dies would freeze the fleet for good
+            log.exception("looking at the registry failed; trying again")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from agent.errors import (
     BadPackage,
@@ -36,6 +36,8 @@ DEATHS_ALLOWED = 5
 """A worker that dies more often than this within DEATHS_WINDOW makes its model FAILED."""
 DEATHS_WINDOW = 60.0
 """Seconds."""
+WAITING_STEP = 0.25
+"""Seconds between two looks at whether a caller that waits for a restarting worker is still there."""
 BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
 """Seconds before the first, second, ... restart in a row: one crash costs no wait, a crash loop no core."""
 
@@ -74,6 +76,8 @@ class _Serving:
     def __init__(self, worker: WorkerHandle, ended: threading.Event) -> None:
         self.worker, self.ended = worker, ended
         self.calls = 0
+        self.is_alone = False
+        """Whether the call in hand wants no other beside it."""
 
 
 class ServedModel:
@@ -95,6 +99,8 @@ class ServedModel:
         self._manifest: Manifest | None = None
         self._arn = ""
         self._serving: _Serving | None = None
+        self._waiting_alone = 0
+        """Calls that wait to have the worker alone; others let them go first."""
         self._opening: WorkerHandle | None = None
         self._tried = self._good = record
         """The record that was last opened, and the one that last served: a restart takes the good one."""
@@ -102,12 +108,19 @@ class ServedModel:
         self._end = False
         """Tells the keeper to let go of the worker and leave."""
         self._closed = False
+        self._is_kept = False
+        """Whether a keeper is there that replaces a worker that died."""
         self._deaths: deque[float] = deque()
         self._offer(_offered(record))
 
     @property
     def component(self) -> str:
         return self._record.component
+
+    @property
+    def record(self) -> Record:
+        """What the registry last said."""
+        return self._record
 
     def describe(self) -> ModelDescription:
         with self._changed:
@@ -138,7 +151,13 @@ class ServedModel:
             self._end = False
             self._deaths.clear()
             self._keeper = threading.Thread(target=self._keep, name=f"keeper-{self.component}", daemon=True)
-            self._keeper.start()
+            try:
+                self._keeper.start()
+            except RuntimeError as error:  # no thread to be had
+                self._keeper = None
+                self._move(ModelStatus.FAILED, f"the device gives the agent no thread for it: {error}")
+            else:
+                self._is_kept = True
 
     def stop(self) -> None:
         """Answers the calls in hand, gives the memory back, and returns STOPPED.
@@ -153,10 +172,12 @@ class ServedModel:
             keeper = self._keeper
         self._admission.wait_until_idle()  # ends: each call has a time limit, and no new one is admitted
         self._let_go(keeper)
-        offered = _offered(self._record)
         with self._changed:
             self._move(ModelStatus.STOPPED, "")
-            self._offer(offered)
+        offered = _offered(self._record)
+        with self._changed:
+            if self._status is ModelStatus.STOPPED:
+                self._offer(offered)
 
     def retire(self) -> None:
         """Ends whatever this model is doing, for good, after its calls in hand: it has left the registry."""
@@ -196,37 +217,63 @@ class ServedModel:
         with ExitStack() as opened:
             image = checked_image(self.component, request, manifest, opened)
             with self._admission.slot(caller) as slot:
-                for _ in range(2):  # a call that was in hand when a worker died is tried once more
-                    with self._worker(caller) as worker:
+                # A call that was in hand when a worker died is tried once more, and then alone: it may be what killed
+                # the worker, and must not take the others in hand down a second time.
+                for alone in (False, True):
+                    with self._worker(caller, alone) as worker:
                         try:
                             return worker.detect(slot, image, self._settings.run_time_limit)
-                        except WorkerDied:
+                        except WorkerDied as death:
+                            reason = str(death)
                             log.warning("model %s: a call was in hand when its worker died", self.component)
-        raise ModelCrashed(self.component)
+        raise ModelCrashed(self.component, reason)
 
     @contextmanager
-    def _worker(self, caller: Caller) -> Iterator[WorkerHandle]:
-        """The worker that takes calls now, kept open meanwhile; waits while one is being restarted."""
+    def _worker(self, caller: Caller, alone: bool) -> Iterator[WorkerHandle]:
+        """The worker that takes calls now, kept open meanwhile; waits while one is being restarted, or for its turn.
+
+        `alone`: no other call has the worker in hand at the same time.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._ready() is not None or not self._may_wait(caller), caller.patience)
+            self._waiting_alone += alone
+            try:
+                while self._will_be_ready(caller) and not self._may_enter(alone):
+                    # In steps: a caller that leaves does not wake those who wait here.
+                    self._changed.wait(WAITING_STEP)
+            finally:
+                self._waiting_alone -= alone
             if caller.is_gone:  # it may have left while it waited
                 raise CallerGone
             serving = self._ready()
             if serving is None:
-                raise ModelNotRunning(self.component, self._status.value)
+                self._refuse_not_running()
             serving.calls += 1
+            serving.is_alone = alone
         try:
             yield serving.worker
         finally:
             with self._changed:
                 serving.calls -= 1
+                serving.is_alone = False
                 self._changed.notify_all()
 
     def _ready(self) -> _Serving | None:
         return self._serving if self._serving is not None and not self._serving.ended.is_set() else None
 
-    def _may_wait(self, caller: Caller) -> bool:
-        return self._status is ModelStatus.RUNNING and not self._end and not caller.is_gone
+    def _may_enter(self, alone: bool) -> bool:
+        serving = self._ready()
+        if serving is None or serving.is_alone:
+            return False
+        return serving.calls == 0 if alone else not self._waiting_alone
+
+    def _will_be_ready(self, caller: Caller) -> bool:
+        """Whether waiting makes sense. STOPPING too: its calls in hand are answered."""
+        return self._is_kept and not self._end and not caller.is_gone
+
+    def _refuse_not_running(self) -> NoReturn:
+        if self._closed:  # it may still be RUNNING: then the agent ends
+            raise ModelNotFound(self.component)
+        raise ModelNotRunning(self.component, self._status.value)
 
     # --- the keeper's thread ---
 
@@ -240,12 +287,15 @@ class ServedModel:
                 else:
                     self._update()
         except (Refusal, WorkerDied) as error:
-            reason = str(error) or "its worker ended while it was loading the model"
+            reason = str(error)
         except OSError as error:
             reason = f"no process could be started for it: {error.strerror or error}"
         except Exception:
             log.exception("model %s: its keeper failed", self.component)
             reason = "the agent failed unexpectedly; its log says more"
+        with self._changed:
+            self._is_kept = False
+            self._changed.notify_all()  # nobody waits for a worker that will not come
         # In this order: once it is FAILED it may be started again, and the next worker is none of this thread's.
         self._close_worker()
         if reason:
@@ -254,7 +304,7 @@ class ServedModel:
     def _next_event(self) -> bool:
         """Waits for something to do; False when the keeper is to leave."""
         with self._changed:
-            self._changed.wait_for(lambda: self._end or self._ready() is None or self._tried is not self._record)
+            self._changed.wait_for(lambda: self._end or self._ready() is None or self._tried != self._record)
             return not self._end
 
     def _present_record(self) -> Record:
@@ -313,7 +363,12 @@ class ServedModel:
             if self._end:
                 return
         try:
-            self._open_and_take_over(self._good)
+            try:
+                self._open_and_take_over(self._good)
+            except BadPackage:
+                if self._good == self._record:
+                    raise
+                self._open_and_take_over(self._present_record())  # a deployment has replaced the package
         except (WorkerDied, OSError) as error:  # it counts as one more death; the next event is that there is no worker
             log.warning("model %s: the new worker did not come up (%s)", self.component, error or "it ended")
 
@@ -326,7 +381,7 @@ class ServedModel:
         try:
             self._open_and_take_over(record)
         except (Refusal, WorkerDied) as error:
-            reason = str(error) or "its worker ended while it was loading"
+            reason = str(error)
         except Exception:  # no process to be had, for example: no reason to end the one that serves
             log.exception("model %s: version %s cannot be loaded", self.component, record.version)
             reason = "the agent failed unexpectedly; its log says more"
@@ -399,6 +454,8 @@ def _offered(record: Record) -> tuple[Manifest | None, str]:
         return read_package(Path(record.path)).manifest, ""
     except BadPackage as error:
         return None, f"it cannot be started: {error}"
+    except OSError as error:
+        return None, f"its package cannot be read now: {error.strerror}"
 
 
 class _CrashedTooOften(Refusal):

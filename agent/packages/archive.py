@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.errors import BadArchive
-from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES
+from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES, Manifest
 from agent.packages.manifest_reader import read_manifest
 from agent.packages.package import Package, read_package
 
@@ -42,6 +42,12 @@ def opened_package(path: Path) -> Iterator[Package]:
         yield read_package(unpacked)
 
 
+def manifest_in(archive: Path) -> Manifest:
+    """The manifest of a package's ZIP; nothing else is unpacked. Raises BadArchive or BadManifest."""
+    with _opened(archive) as opened:
+        return read_manifest(_manifest_of(opened, _entries(opened))[0])
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a package's ZIP into `folder`, which must not exist; it appears whole or not at all.
 
@@ -50,15 +56,22 @@ def unpack(archive: Path, folder: Path) -> None:
         BadManifest: its manifest does.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        _opened(archive) as opened,
+        tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as temporary,
+    ):
+        target = Path(temporary) / "package"
+        target.mkdir()
+        _unpack_into(opened, target)
+        target.rename(folder)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """The ZIP; what goes wrong with it inside the block is a BadArchive too."""
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as temporary,
-            zipfile.ZipFile(archive) as opened,
-        ):
-            target = Path(temporary) / "package"
-            target.mkdir()
-            _unpack_into(opened, target)
-            target.rename(folder)
+        with zipfile.ZipFile(archive) as opened:
+            yield opened
     except FileNotFoundError:
         raise BadArchive(None, f"there is no file {archive.name!r}") from None
     except OSError as error:  # not str(error), which names folders of this device
@@ -70,8 +83,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _unpack_into(archive: zipfile.ZipFile, target: Path) -> None:
     entries = _entries(archive)
-    root = _root_of(entries)
-    content = _bytes(archive, entries[root + MANIFEST_NAME], MAX_BYTES)
+    content, root = _manifest_of(archive, entries)
     manifest = read_manifest(content)
     (target / MANIFEST_NAME).write_bytes(content)
 
@@ -113,6 +125,12 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise BadArchive(info.filename, "its compression is neither 'stored' nor 'deflated'")
         entries[info.filename] = info
     return entries
+
+
+def _manifest_of(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> tuple[bytes, str]:
+    """The manifest's bytes, and what stands before every name of the package."""
+    root = _root_of(entries)
+    return _bytes(archive, entries[root + MANIFEST_NAME], MAX_BYTES), root
 
 
 def _root_of(entries: dict[str, zipfile.ZipInfo]) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import BadPackageFile
-from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES, Manifest, PackageFile, SelfTestImage
+from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES, Manifest, OnnxModel, PackageFile, SelfTestImage
 from agent.packages.manifest_reader import read_manifest
+from agent.packages.onnx_external_data import external_data_files
 
 CHUNK = 1 << 20
 """Bytes hashed at a time."""
@@ -65,7 +67,8 @@ def verify_files(package: Package) -> None:
     """Reads every listed file and compares size and SHA-256 with the manifest.
 
     Raises:
-        BadPackageFile: a file is missing, no plain file, or not what the manifest lists.
+        BadPackageFile: a file is missing, no plain file, or not what the manifest lists, or an ONNX model refers to a
+            file that is not listed.
     """
     for file in package.manifest.files:
         descriptor = _open(package.folder, file.path)
@@ -78,6 +81,21 @@ def verify_files(package: Package) -> None:
                 digest.update(chunk)
         if digest.hexdigest() != file.sha256:
             raise BadPackageFile(file.path, f"its SHA-256 is {digest.hexdigest()}; the manifest says {file.sha256}")
+        if isinstance(file.runtime, OnnxModel):
+            _check_external_data(package, file)
+
+
+def _check_external_data(package: Package, model: PackageFile) -> None:
+    """Whatever the runtime would read beside the model is listed, and so hashed like any file."""
+    listed = {file.path for file in package.manifest.files}
+    for location in sorted(external_data_files(package.path_of(model), model.path)):
+        # Locations come from the model: on one line, not endless.
+        shown = json.dumps(location if len(location) <= 80 else location[:77] + "...")
+        path = PurePosixPath(location)
+        if path.is_absolute() or ".." in path.parts or "\\" in location:
+            raise BadPackageFile(model.path, f"it keeps weights in {shown}, which is no path inside the package")
+        if str(PurePosixPath(model.path).parent / path) not in listed:
+            raise BadPackageFile(model.path, f"it keeps weights in {shown}, which the manifest does not list")
 
 
 def describe_file(folder: Path, path: str) -> tuple[int, str]:

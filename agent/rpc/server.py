@@ -9,14 +9,14 @@ import grpc
 
 from agent.images.bitmap import MAX_BYTES
 from agent.rpc.error_status import RefusalsToStatus
-from agent.rpc.service import EdgeAgent
+from agent.rpc.service import MAX_CALLS, EdgeAgent
 from agent.rpc.socket_claim import SocketClaim
 from agent.wire.edge_agent_pb2_grpc import add_EdgeAgentServicer_to_server
 
 ENVELOPE = 64 * 1024
 """Bytes of a request beyond its pixels: names, sizes, handles."""
-DETECT_THREADS = 128
-"""More than any queue: a call that must be refused gets its refusal at once."""
+DETECT_THREADS = MAX_CALLS + 16
+"""More than may be in hand: a call that must be refused gets a thread, and its refusal at once."""
 DESCRIBE_THREADS = 4
 LIFECYCLE_THREADS = 8
 """StopModel waits for calls in hand, so describing has threads of its own."""

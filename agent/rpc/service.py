@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 
+from agent.errors import TooManyCalls
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
 from agent.rpc import convert
 from agent.wire import edge_agent_pb2 as wire
 from agent.wire.edge_agent_pb2_grpc import EdgeAgentServicer
+
+MAX_CALLS = 240
+"""DetectAnomalies calls in hand or waiting, of all models together: the queues of a dozen models."""
 
 
 class EdgeAgent(EdgeAgentServicer):
@@ -18,13 +25,15 @@ class EdgeAgent(EdgeAgentServicer):
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._places = threading.BoundedSemaphore(MAX_CALLS)
 
     def DetectAnomalies(
         self, request: wire.DetectAnomaliesRequest, context: grpc.ServicerContext
     ) -> wire.DetectAnomaliesResponse:
-        to_detect = convert.detect_request(request)
-        detection = self._fleet.detect(request.model_component, to_detect, _caller(context))
-        return convert.detect_response(detection, to_detect)
+        with self._place():
+            to_detect = convert.detect_request(request)
+            detection = self._fleet.detect(request.model_component, to_detect, _caller(context))
+            return convert.detect_response(detection, to_detect)
 
     def DescribeModel(
         self, request: wire.DescribeModelRequest, context: grpc.ServicerContext
@@ -42,6 +51,16 @@ class EdgeAgent(EdgeAgentServicer):
     def StopModel(self, request: wire.StopModelRequest, context: grpc.ServicerContext) -> wire.StopModelResponse:
         self._fleet.stop(request.model_component)
         return wire.StopModelResponse(status=wire.STOPPED)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the agent's places for calls; without it, many busy models would take every thread."""
+        if not self._places.acquire(blocking=False):
+            raise TooManyCalls(MAX_CALLS)
+        try:
+            yield
+        finally:
+            self._places.release()
 
 
 def _caller(context: grpc.ServicerContext) -> Caller:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import stat
@@ -47,8 +48,9 @@ class SocketClaim:
     def __init__(self, path: Path) -> None:
         """Raises AnotherAgentServes or SocketPathNotUsable."""
         self.path = path
-        # Short, so that it fits wherever the public name does, and one's own by process id.
-        self.private = path.with_name(f".{os.getpid():x}")
+        # Short, so that it fits nearly wherever the public name does, and this path's own: whoever holds the lock may
+        # use it. (Not the process id: containers that share a folder share those.)
+        self.private = path.with_name("." + hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8])
         if len(os.fsencode(self.private)) > 107:
             raise SocketPathNotUsable(path, "its folder's path is too long for a second name")
         self._lock = self._acquire()
@@ -57,7 +59,7 @@ class SocketClaim:
         self._watch: threading.Thread | None = None
         try:
             self._refuse_what_is_no_socket()
-            self.private.unlink(missing_ok=True)  # left behind by a process that had our id
+            self.private.unlink(missing_ok=True)  # left behind by an agent that was killed
         except OSError as error:
             os.close(self._lock)
             raise SocketPathNotUsable(path, error.strerror or str(error)) from None
@@ -81,8 +83,7 @@ class SocketClaim:
             if group is not None:
                 os.chown(self.private, -1, group)
             self.private.chmod(mode)
-            status = self.private.lstat()
-            self._identity = (status.st_dev, status.st_ino)
+            self._identity = _identity(self.private)
             self._link()
         except PermissionError as error:
             raise SocketPathNotUsable(
@@ -142,17 +143,15 @@ class SocketClaim:
     def _link(self) -> None:
         """Replaces whatever socket has the public name by ours, in one step; OSError where it is no socket."""
         self._refuse_what_is_no_socket()
+        if _identity(self.private) != self._identity:
+            raise FileNotFoundError(errno.ENOENT, "its private name has gone too; restart the agent")
         step = self.private.with_name(self.private.name + "l")
         step.unlink(missing_ok=True)
         os.link(self.private, step)
         step.replace(self.path)
 
     def _is_ours(self) -> bool:
-        try:
-            status = self.path.lstat()
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == self._identity
+        return self._identity is not None and _identity(self.path) == self._identity
 
     def _look_after(self) -> None:
         while not self._stop.wait(WATCH_INTERVAL):
@@ -163,3 +162,12 @@ class SocketClaim:
                 log.warning("the socket %s had gone or been replaced; it is back", self.path)
             except OSError as error:
                 log.error("the socket %s has gone and cannot be put back: %s", self.path, error.strerror)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what lies at `path`; None where nothing does."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

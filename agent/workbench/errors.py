@@ -118,6 +118,13 @@ class NotADemoFolder(Refusal):
         super().__init__(f"{folder} holds something that no demo wrote, and is not cleared. Choose another --output.")
 
 
+class PicturesInOutput(Refusal):
+    """The demo would clear the folder that holds the pictures."""
+
+    def __init__(self, images: Path, output: Path) -> None:
+        super().__init__(f"{images} lies in {output}, which the demo clears. Choose another --output.")
+
+
 class DemoStepFailed(Refusal):
     """A step of the demo ended with an error."""
 

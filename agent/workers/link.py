@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import os
 import socket
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -89,13 +90,20 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
+        self._sending = threading.Lock()
+        self._is_closed = False
         self._decoder = msgspec.msgpack.Decoder(Message)
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Raises BrokenPipeError or ConnectionResetError where the other end is gone."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        # MSG_NOSIGNAL is what Python does anyway; one sendmsg is one frame, whole or not at all.
-        self._end.sendmsg([msgspec.msgpack.encode(message)], rights)
+        content = msgspec.msgpack.encode(message)
+        # Never after `close`: the number of our descriptor may be somebody else's by then.
+        with self._sending:
+            if self._is_closed:
+                raise BrokenPipeError
+            # One sendmsg is one frame, whole or not at all.
+            self._end.sendmsg([content], rights)
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """The next frame and its descriptors (the caller closes them); None when the other end is gone."""
@@ -123,7 +131,10 @@ class Link:
             self._end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        self._end.close()
+        self.shutdown()  # who waits to send gives up
+        with self._sending:
+            self._is_closed = True
+            self._end.close()
 
 
 def refused(call: int | None, refusal: errors.Refusal) -> Refused:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout  # on Python 3.10 not the built-in one
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,7 +42,10 @@ _spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner", initializer=_bloc
 
 
 class WorkerDied(Exception):
-    """The worker ended, or was ended, before it answered."""
+    """The worker ended, or was ended, before it answered. Its text says which, as in "its worker ended"."""
+
+    def __init__(self, what: str = "its worker ended unexpectedly") -> None:
+        super().__init__(what)
 
 
 @dataclass(frozen=True)
@@ -108,17 +112,21 @@ class WorkerProcess:
         self._ended = False
         self._end_told = threading.Event()
         self._opened: Future[str] = Future()
-        self._slots, descriptors = make_slots(slots)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._process = _spawner.submit(_start, theirs.fileno()).result()
+        with ExitStack() as closed_here:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            closed_here.callback(theirs.close)
             self._link = Link(ours)
-            self._link.send(Open(str(folder), threads, slots), descriptors)
-        finally:
-            theirs.close()
-            for descriptor in descriptors:
-                os.close(descriptor)
-        threading.Thread(target=self._receive, name="worker-link", daemon=True).start()
+            with ExitStack() as undone:  # what must not stay behind where a step fails
+                undone.callback(self._link.close)
+                self._slots, descriptors = make_slots(slots)
+                for descriptor in descriptors:
+                    closed_here.callback(os.close, descriptor)
+                self._process = _spawner.submit(_start, theirs.fileno()).result()
+                undone.callback(self._process.wait)
+                undone.callback(self._process.kill)
+                self._link.send(Open(str(folder), threads, slots), descriptors)
+                threading.Thread(target=self._receive, name="worker-link", daemon=True).start()
+                undone.pop_all()
 
     @property
     def pid(self) -> int:
@@ -169,7 +177,7 @@ class WorkerProcess:
         except FutureTimeout as error:  # a run cannot be stopped from outside, but its process can
             log.error("worker %d: a call ran longer than %g s; the worker is replaced", self.pid, limit)
             self._process.kill()
-            raise WorkerDied from error
+            raise WorkerDied(f"its worker was ended after {limit:g} s") from error
         except OSError as error:  # the link has ended
             raise WorkerDied from error
         finally:
@@ -236,7 +244,7 @@ class WorkerProcess:
             if not waiting.done():
                 waiting.set_exception(WorkerDied())
         if not self._opened.done():
-            self._opened.set_exception(WorkerDied())
+            self._opened.set_exception(WorkerDied("its worker ended while it was loading the model"))
         self._link.close()
         self._on_end()
         self._end_told.set()
@@ -247,8 +255,10 @@ def _start(descriptor: int) -> subprocess.Popen[bytes]:
     environment = {
         name: value for name, value in os.environ.items() if name != "SVCUID" and not name.startswith("AWS_")
     }
-    # The worker runs the same code as we do, wherever it was imported from.
-    paths = [str(Path(agent.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    # The worker runs the same code as we do, wherever it was imported from, and nothing that lies in the current
+    # folder: `python -m` looks there first, so it starts in one where nobody but root puts anything.
+    paths = [str(Path(agent.__file__).resolve().parent.parent)]
+    paths += [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     command = [sys.executable, "-m", "agent.workers.loop", str(descriptor), str(os.getpid())]
-    return subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, env=environment)
+    return subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, env=environment, cwd="/")

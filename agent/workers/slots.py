@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from agent.images.bitmap import MAX_BYTES
@@ -24,8 +25,14 @@ class Slot:
 
 def make_slots(count: int) -> tuple[list[Slot], list[int]]:
     """New slots, and their descriptors (image, mask, image, mask, ...) for the worker; the caller closes those."""
-    descriptors = [_memory() for _ in range(2 * count)]
-    return map_slots(descriptors), descriptors
+    with ExitStack() as undone:  # where there are not enough descriptors, none is kept
+        descriptors = []
+        for _ in range(2 * count):
+            descriptors.append(_memory())
+            undone.callback(os.close, descriptors[-1])
+        slots = map_slots(descriptors)
+        undone.pop_all()
+    return slots, descriptors
 
 
 def map_slots(descriptors: list[int]) -> list[Slot]:

@@ -385,3 +385,12 @@ def test_an_error_while_writing_is_no_room_for_the_mask(make, monkeypatch):
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(NoRoomForMask):
         write(path.name, b"0123456789")
+
+
+def test_a_lack_of_descriptors_is_not_the_callers_fault(monkeypatch):
+    def none_left(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "open", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        open_segment(SegmentRange("/segment", 1, 0), writable=False)

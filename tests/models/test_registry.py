@@ -18,6 +18,7 @@ from agent.models.registry import (
     remove_record,
     write_record,
 )
+from tests.support.agent_process import wait_for
 
 PATIENCE = 10.0
 """Seconds after which something that should have happened has not."""
@@ -350,3 +351,50 @@ def test_the_watch_goes_on_after_a_failure(directory, package, caplog):
     watch.stop()
     assert [entry.levelno for entry in caplog.records] == [logging.ERROR]
     assert "trying again" in caplog.text
+
+
+def test_a_registry_that_cannot_be_looked_at_is_not_an_empty_one(tmp_path, caplog):
+    """No descriptor left, a network mount that is away: models go on, and come up again in their time."""
+
+    class Away(Registry):
+        away = False
+
+        def records(self):
+            if self.away:
+                raise OSError(24, "Too many open files")
+            return super().records()
+
+    (tmp_path / "package").mkdir()
+    write_record(tmp_path, Record("a", "1.0.0", str(tmp_path / "package")))
+    registry, reports = Away(tmp_path), []
+    watch = RegistryWatch(registry, reports.append, 0.001)
+    watch.start()
+    try:
+        registry.away = True
+        wait_for("the complaint", lambda: "Too many open files" in caplog.text)
+        write_record(tmp_path, Record("b", "1.0.0", str(tmp_path / "package")))
+        registry.away = False
+        wait_for("the next look", lambda: len(reports) == 2)
+    finally:
+        watch.stop()
+    assert [sorted(report) for report in reports] == [["a"], ["a", "b"]]
+    assert caplog.text.count("Too many open files") == 1
+
+
+def test_a_path_that_is_no_directory_is_no_empty_registry(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        Registry(tmp_path / "file").records()
+
+
+def test_a_record_that_cannot_be_read_for_a_moment_stays_in_force(tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    write_record(tmp_path, Record("a", "1.0.0", str(tmp_path / "package")))
+    registry = Registry(tmp_path)
+    known = registry.records()
+
+    def away(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.stat", away)
+    assert registry.records() == known

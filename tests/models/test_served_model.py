@@ -29,6 +29,7 @@ from agent.errors import (
     WrongImageSize,
 )
 from agent.images.bitmap import BitmapLayout
+from agent.images.detection import Detection
 from agent.images.shared_memory import SegmentRange
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
@@ -36,7 +37,7 @@ from agent.models.lifecycle import ModelStatus
 from agent.models.registry import Record
 from agent.models.request import DetectRequest
 from agent.models.served_model import DEATHS_ALLOWED, ModelSettings, ServedModel
-from agent.workers.process import OpenSegment, WorkerDied
+from agent.workers.process import ImageToInspect, OpenSegment, WorkerDied
 from tests.support.agent_process import segment
 from tests.support.fake_worker import (
     NORMAL,
@@ -440,7 +441,9 @@ def test_both_calls_in_hand_at_a_death_are_answered_by_the_next_worker(bench: Be
 def test_a_call_that_was_in_hand_at_two_deaths_is_given_up_and_the_model_serves_on(bench: Bench) -> None:
     bench.workers.next.extend([Plan(dies_on_call=0), Plan(dies_on_call=0)])
     model = bench.running()
-    with pytest.raises(ModelCrashed, match='"model" crashed on this image, twice'):
+    with pytest.raises(
+        ModelCrashed, match='"model" could not inspect this image: its worker ended unexpectedly, and so did the next'
+    ):
         model.detect(image_request(), Caller())
     assert [worker.calls for worker in bench.workers.opened[:2]] == [1, 1]
     assert model.detect(image_request(), Caller()) is NORMAL
@@ -731,7 +734,7 @@ def test_an_agent_that_ends_does_not_wait_for_calls_in_hand(bench: Bench) -> Non
     wait_in_line(model, 1)
     model.close()
     for call in calls:
-        with pytest.raises(ModelNotRunning):
+        with pytest.raises(ModelNotFound):
             call.result(PATIENCE)
     assert len(bench.workers.opened) == 1 and bench.workers.number(0).ended.is_set()
 
@@ -812,3 +815,77 @@ def test_control_and_detect_calls_from_many_threads_end_in_listed_refusals_only(
         future.result(PATIENCE)
     assert odd == []
     eventually("an end", lambda: model.describe().status in (STOPPED, RUNNING))
+
+
+# --- one trouble touches no one else ---
+
+
+def test_an_image_that_kills_its_worker_takes_no_other_call_down(bench: Bench) -> None:
+    """Both are in hand at the first death; tried again alone, only the guilty one is given up."""
+
+    def answer(image: ImageToInspect) -> Detection:
+        if image.pixels[:1] == b"\xff":  # type: ignore[index]
+            bench.workers.opened[-1].die()
+            raise WorkerDied
+        return NORMAL
+
+    gate = bench.gate()
+    bench.workers.plan = Plan(may_answer=gate, answer=answer)
+    model = bench.running()
+    poison = bench.threads.submit(model.detect, image_request(255), Caller())
+    innocent = [bench.threads.submit(model.detect, image_request(0), Caller()) for _ in range(3)]
+    bench.workers.number(0).wait_for_calls(2)
+    gate.set()
+    with pytest.raises(ModelCrashed):
+        poison.result(PATIENCE)
+    assert [call.result(PATIENCE) for call in innocent] == [NORMAL] * 3
+    assert model.detect(image_request(), Caller()) is NORMAL
+
+
+def test_a_call_in_hand_is_answered_though_its_worker_dies_while_the_model_is_stopping(bench: Bench) -> None:
+    bench.workers.next.append(Plan(may_answer=bench.gate()))
+    model = bench.running()
+    call = bench.threads.submit(model.detect, image_request(), Caller())
+    bench.workers.number(0).wait_for_calls(1)
+    stopping = bench.threads.submit(model.stop)
+    becomes(model, STOPPING)
+    bench.workers.number(0).die()
+    assert call.result(PATIENCE) is NORMAL
+    stopping.result(PATIENCE)
+    assert model.describe().status is STOPPED
+
+
+def test_a_caller_that_leaves_while_a_worker_is_restarted_gives_its_slot_back(bench: Bench) -> None:
+    bench.workers.next.extend([Plan(), Plan(may_open=bench.gate())])
+    model = bench.running()
+    bench.workers.number(0).die()
+    happens(bench.workers.number(1).opening)
+    caller = Caller()
+    call = bench.threads.submit(model.detect, image_request(), caller)
+    caller.leave()
+    with pytest.raises(CallerGone):
+        call.result(PATIENCE)
+
+
+def test_a_device_without_a_thread_to_spare_fails_the_start_and_not_the_model_for_good(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bench.model()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no thread")))
+        model.start()
+    assert model.describe().status is FAILED
+    assert "no thread" in model.describe().message
+    model.start()
+    becomes(model, RUNNING)
+
+
+def test_a_record_that_says_the_same_again_changes_nothing(bench: Bench) -> None:
+    fleet = Fleet(bench.workers, SETTINGS)
+    fleet.apply({"a": bench.record("1", "a")})
+    fleet.start("a")
+    eventually("it to run", lambda: fleet.describe("a").status is RUNNING)
+    fleet.apply({"a": bench.record("1", "a"), "b": bench.record("2", "b")})
+    assert fleet.detect("a", image_request(), Caller()) is NORMAL
+    assert len(bench.workers.opened) == 1
+    fleet.close()

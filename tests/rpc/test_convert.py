@@ -21,6 +21,7 @@ from agent.errors import (
     ModelNotFound,
     NoImage,
     Refusal,
+    TooManyCalls,
     WrongByteCount,
 )
 from agent.images.bitmap import BitmapLayout
@@ -35,7 +36,7 @@ from agent.models.served_model import ModelDescription, ModelSettings
 from agent.rpc import convert
 from agent.rpc.error_status import status_of
 from agent.rpc.server import make_server
-from agent.rpc.service import EdgeAgent
+from agent.rpc.service import MAX_CALLS, EdgeAgent
 from agent.wire import edge_agent_pb2 as wire
 from agent.wire.edge_agent_pb2_grpc import EdgeAgentStub
 from tests.support.fake_worker import NORMAL, PATIENCE, FakeWorkers, Plan, eventually
@@ -368,3 +369,29 @@ def test_requests_are_told_apart_while_many_come_at_once(fleet: Fleet, workers: 
     with ThreadPoolExecutor(4) as threads:  # as many as may wait
         scores = list(threads.map(send, [turn % 256 for turn in range(1000)]))
     assert scores == [np.float32(turn % 256 / 255) for turn in range(1000)]
+
+
+def test_one_call_more_than_the_agent_holds_is_refused_at_once_and_control_calls_answer() -> None:
+    may_answer, arrived = threading.Event(), threading.Semaphore(0)
+
+    class BusyFleet:
+        def detect(self, *_: Any) -> Detection:
+            arrived.release()
+            may_answer.wait(PATIENCE)
+            return NORMAL
+
+        def list(self) -> list[ModelDescription]:
+            return []
+
+    service, context = EdgeAgent(BusyFleet()), Context()  # type: ignore[arg-type]
+    message = request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE))
+    with ThreadPoolExecutor(MAX_CALLS) as threads:
+        calls = [threads.submit(service.DetectAnomalies, message, context) for _ in range(MAX_CALLS)]
+        for _ in calls:
+            assert arrived.acquire(timeout=PATIENCE)
+        with pytest.raises(TooManyCalls):
+            service.DetectAnomalies(message, context)
+        assert not service.ListModels(wire.ListModelsRequest(), context).models
+        may_answer.set()
+        assert all(call.result(PATIENCE) for call in calls)
+    assert service.DetectAnomalies(message, context)

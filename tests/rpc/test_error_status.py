@@ -130,7 +130,7 @@ def calls() -> Iterator[Calls]:
         (ModelNotRunning("bolt", "STARTING"), CODES.FAILED_PRECONDITION),
         (QueueFull("bolt", 16), CODES.RESOURCE_EXHAUSTED),
         (NoRoomForMask(27), CODES.RESOURCE_EXHAUSTED),
-        (ModelCrashed("bolt"), CODES.INTERNAL),
+        (ModelCrashed("bolt", "its worker ended"), CODES.INTERNAL),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -264,7 +264,9 @@ def test_what_came_there_since_the_claim_and_is_no_socket_is_not_deleted(path: P
 
 
 def test_a_private_name_that_cannot_be_cleared_gives_the_lock_back(path: Path) -> None:
-    private = path.with_name(f".{os.getpid():x}")
+    with_claim = SocketClaim(path)
+    private = with_claim.private
+    with_claim.release()
     private.mkdir()
     with pytest.raises(SocketPathNotUsable):
         SocketClaim(path)
@@ -345,3 +347,28 @@ def test_a_file_that_took_the_public_name_is_left_alone(
         wait_for("a line in the log", lambda: "cannot be put back" in caplog.text)
         claim.release()
     assert path.read_text() == "precious"
+
+
+def test_two_sockets_of_a_folder_have_private_names_of_their_own_whatever_the_process_ids(path: Path) -> None:
+    """Containers that share a folder may share process ids."""
+    one, other = SocketClaim(path), SocketClaim(path.with_name("t"))
+    assert one.private != other.private
+    with bind(one):
+        other.release()
+        assert one.private.exists()
+        one.release()
+
+
+def test_somebody_elses_socket_is_never_given_our_public_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("agent.rpc.socket_claim.WATCH_INTERVAL", 0.01)
+    claim = SocketClaim(path)
+    with bind(claim), socket.socket(socket.AF_UNIX) as other:
+        claim.publish(0o660, None)
+        claim.private.rename(path.with_name("elsewhere"))  # keeps the inode, so that no other gets its number
+        other.bind(str(claim.private))
+        path.unlink()
+        wait_for("the complaint", lambda: "its private name has gone too" in caplog.text)
+        assert not path.exists()
+        claim.release()

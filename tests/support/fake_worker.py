@@ -92,7 +92,7 @@ class FakeWorker:
         if self.plan.dies_while_opening:
             self.die()
         if self.ended.is_set():
-            raise WorkerDied
+            raise WorkerDied("its worker ended while it was loading the model")
         if self.plan.refuses_to_open is not None:
             self._end()
             raise self.plan.refuses_to_open

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,11 @@ def test_ones_own_photographs_go_the_whole_way(photographs: Path, tmp_path: Path
     assert refused.returncode == 1
     assert "not cleared" in refused.stderr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["precious.txt"]
+    # Nor over the photographs themselves, if they were put into an earlier demo's folder.
+    shutil.copytree(photographs, tmp_path / "out/mine")
+    refused = run_demo("--images", "out/mine", "--output", "out", folder=tmp_path)
+    assert refused.returncode == 1 and "out/mine lies in out" in refused.stderr
+    assert len(list((tmp_path / "out/mine").iterdir())) == 9
 
 
 def test_a_step_that_fails_ends_the_demo_with_its_reason(tmp_path: Path) -> None:

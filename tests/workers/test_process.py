@@ -22,6 +22,7 @@ import pytest
 from agent.errors import AnswerNotFinite, BadPackageFile, LoadTimedOut, SegmentTruncated
 from agent.images.bitmap import BitmapLayout
 from agent.workers.process import ImageToInspect, OpenSegment, WorkerDied, WorkerProcess
+from agent.workers.slots import make_slots
 from tests.support.agent_process import PATIENCE, processor_time, segment, wait_for
 from tests.support.packages import HEIGHT, WIDTH, constant_score_model, grey, make_package, slow_model
 
@@ -399,3 +400,33 @@ def test_a_worker_whose_parent_went_before_it_looked_leaves() -> None:
 def test_a_worker_goes_before_the_agent_when_memory_runs_out(dark: Opened) -> None:
     score = int(Path(f"/proc/{dark.worker.pid}/oom_score_adj").read_text())
     assert score >= int(Path("/proc/self/oom_score_adj").read_text())
+
+
+def test_nothing_that_lies_in_the_current_folder_is_run(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for decoy in ("agent", "numpy", "msgspec"):
+        (tmp_path / decoy).mkdir()
+        (tmp_path / decoy / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    with a_worker(packages / "red") as opened:
+        opened.worker.wait_until_open(PATIENCE)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_slots_that_cannot_all_be_made_leave_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def scarce(*arguments: object) -> int:
+        if len(made) == 3:
+            raise OSError(24, "Too many open files")
+        made.append(memfd_create(*arguments))  # type: ignore[arg-type]
+        return made[-1]
+
+    memfd_create = os.memfd_create
+    monkeypatch.setattr(os, "memfd_create", scarce)
+    with pytest.raises(OSError, match="Too many"):
+        make_slots(2)
+    for descriptor in made:
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(descriptor)

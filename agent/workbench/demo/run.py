@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.workbench.demo.pictures import draw_pictures, folders_to_inspect
 from agent.workbench.demo.report import Inspected, read_answers, write_sheet
 from agent.workbench.demo.steps import edge_agent, sample_client, serving
-from agent.workbench.errors import NotADemoFolder
+from agent.workbench.errors import NotADemoFolder, PicturesInOutput
 
 MARKER = ".edge-agent-demo"
 """Lies in a folder that a demo wrote: only such a folder is cleared for the next one."""
@@ -27,9 +27,12 @@ def run_demo(
     how many are drawn. `fit_options` go to `edge-agent fit`.
 
     Raises:
+        PicturesInOutput: the photographs lie inside `output`.
         NotADemoFolder: something that is no demo's lies at `output`.
         DemoStepFailed: a step ended with an error, which it has printed.
     """
+    if images is not None and output.resolve() in (images.resolve(), *images.resolve().parents):
+        raise PicturesInOutput(images, output)  # clearing the output would delete them
     _prepare(output)
     if images is None:
         images = output / "pictures"

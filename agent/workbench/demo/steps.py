@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -20,7 +21,7 @@ START_LIMIT = 20.0
 
 def edge_agent(*arguments: str) -> None:
     """`edge-agent ARGUMENTS`. Raises DemoStepFailed where it ends with an error."""
-    _run("edge-agent", [sys.executable, "-m", "agent"], arguments)
+    _run("edge-agent", [sys.executable, "-m", "agent"], arguments, _environment())
 
 
 def sample_client(*arguments: str) -> None:
@@ -42,7 +43,9 @@ def serving(registry: str, log: Path) -> Iterator[str]:
         _show("edge-agent", [*arguments, "&"])
         with log.open("wb") as written:
             command = [sys.executable, "-m", "agent", *arguments]
-            process = subprocess.Popen(command, stdout=written, stderr=written, stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command, stdout=written, stderr=written, stdin=subprocess.DEVNULL, env=_environment()
+            )
         try:
             deadline = time.monotonic() + START_LIMIT
             while not socket.exists():
@@ -62,10 +65,17 @@ def _sample_client() -> Path:
     return next(place for place in places if place.is_file())
 
 
-def _run(shown_as: str, command: list[str], arguments: tuple[str, ...]) -> None:
+def _run(
+    shown_as: str, command: list[str], arguments: tuple[str, ...], environment: dict[str, str] | None = None
+) -> None:
     _show(shown_as, arguments)
-    if subprocess.run([*command, *arguments], check=False).returncode != 0:
+    if subprocess.run([*command, *arguments], check=False, env=environment).returncode != 0:
         raise DemoStepFailed(f"{shown_as} {shlex.join(arguments)}")
+
+
+def _environment() -> dict[str, str]:
+    """Steps run the code that runs here, whatever lies in the current folder (from Python 3.11 on)."""
+    return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(Path(agent.__file__).resolve().parent.parent)}
 
 
 def _show(shown_as: str, arguments: tuple[str, ...] | list[str]) -> None:
