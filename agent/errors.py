@@ -256,6 +256,14 @@ class Unexpected(Refusal):
         super().__init__("The agent failed unexpectedly on this call; its log says more.")
 
 
+class NotEnoughMemory(Refusal):
+    def __init__(self, component: str, needed: int, available: int) -> None:
+        super().__init__(
+            f"Model {_quoted(component)} needs about {needed >> 20} MiB of memory, and {available >> 20} MiB are free. "
+            "Stop a model that is not needed."
+        )
+
+
 class LoadTimedOut(Refusal):
     """Raised where a model takes longer to load than the setting allows."""
 

@@ -49,6 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"edge-agent serve: {refusal}", file=sys.stderr)
         return WRONG_SETTING
 
+    if settings.registry.exists() and not settings.registry.is_dir():
+        print(f"edge-agent serve: the registry {settings.registry} is no directory.", file=sys.stderr)
+        return WRONG_SETTING
+
     # The claim comes before the heavy imports: an agent that is one too many leaves at once.
     from agent.rpc.socket_claim import AnotherAgentServes, SocketClaim, SocketPathNotUsable
 

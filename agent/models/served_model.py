@@ -19,11 +19,13 @@ from agent.errors import (
     ModelCrashed,
     ModelNotFound,
     ModelNotRunning,
+    NotEnoughMemory,
     Refusal,
 )
 from agent.images.detection import Detection
 from agent.models.admission import Admission, Caller
 from agent.models.lifecycle import ALLOWED_MOVES, ModelStatus
+from agent.models.memory import available_memory, needed_memory
 from agent.models.registry import Record
 from agent.models.request import DetectRequest, checked_image
 from agent.packages.manifest import Manifest
@@ -50,6 +52,8 @@ class ModelSettings:
     queue_length: int
     load_time_limit: float
     run_time_limit: float
+    available_memory: Callable[[], int] = available_memory
+    """Bytes that may still be taken."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +145,14 @@ class ServedModel:
         Raises:
             ModelAlreadyStarted: it is neither STOPPED nor FAILED.
             ModelNotFound: it has left the registry; a worker started now would never be ended.
+            NotEnoughMemory: less is free than its worker will take.
         """
         with self._changed:
             if self._closed:
                 raise ModelNotFound(self.component)
             if (self._status, ModelStatus.STARTING) not in ALLOWED_MOVES:
                 raise ModelAlreadyStarted(self.component, self._status.value)
+            self._check_memory()
             self._move(ModelStatus.STARTING, "starting a worker")
             self._end = False
             self._deaths.clear()
@@ -419,6 +425,13 @@ class ServedModel:
             keeper.join()
 
     # --- moves and words ---
+
+    def _check_memory(self) -> None:
+        """Better a refusal with figures now than the kernel's choice of what to kill later."""
+        if self._manifest is not None:  # else it fails with a better reason
+            needed, available = needed_memory(self._manifest), self._settings.available_memory()
+            if needed > available:
+                raise NotEnoughMemory(self.component, needed, available)
 
     def _move(self, to: ModelStatus, message: str) -> None:
         """The one place where the state changes; the lock is held."""

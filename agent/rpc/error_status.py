@@ -20,6 +20,7 @@ STATUS_OF: dict[type[Refusal], grpc.StatusCode] = {
     errors.MoveNotAllowed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TooManyCalls: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.NotEnoughMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NoRoomForMask: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.CallerGone: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ModelCrashed: grpc.StatusCode.INTERNAL,
