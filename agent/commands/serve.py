@@ -82,6 +82,7 @@ def _serve(settings: Settings, claim: object) -> int:
     from agent.models.registry import Registry, RegistryWatch
     from agent.models.served_model import ModelSettings
     from agent.models.wanted import WantedModels
+    from agent.rpc.health import Health
     from agent.rpc.server import make_server, serve_at
     from agent.rpc.service import EdgeAgent
     from agent.rpc.socket_claim import SocketClaim
@@ -91,6 +92,7 @@ def _serve(settings: Settings, claim: object) -> int:
     set_up_logging(settings.log_format, settings.log_level)
     log = logging.getLogger("agent")
     threads = settings.threads or len(os.sched_getaffinity(0))
+    health = Health()
     fleet = Fleet(
         lambda folder, slots, on_progress, on_end: WorkerProcess(folder, threads, slots, on_progress, on_end),
         ModelSettings(
@@ -98,13 +100,14 @@ def _serve(settings: Settings, claim: object) -> int:
         ),
         WantedModels(settings.registry / WANTED),
         auto_start=settings.auto_start,
+        on_change=health.model_changed,
     )
     watch = RegistryWatch(Registry(settings.registry), fleet.apply, REGISTRY_INTERVAL)
     asked_to_stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked_to_stop.set())
 
-    server = make_server(EdgeAgent(fleet))
+    server = make_server(EdgeAgent(fleet), health)
     watch.start()
     try:
         group = grp.getgrnam(settings.socket_group).gr_gid if settings.socket_group else None
@@ -113,6 +116,7 @@ def _serve(settings: Settings, claim: object) -> int:
         asked_to_stop.wait()
         log.info("asked to stop: no new calls; calls in hand have %g s", DRAIN_LIMIT)
         claim.withdraw()
+        health.shutting_down()
     finally:
         server.stop(DRAIN_LIMIT).wait()
         watch.stop()

@@ -11,7 +11,7 @@ from agent.images.detection import Detection
 from agent.models.admission import Caller
 from agent.models.registry import Record, check_component_name
 from agent.models.request import DetectRequest
-from agent.models.served_model import ModelDescription, ModelSettings, OpenWorker, ServedModel
+from agent.models.served_model import ModelDescription, ModelSettings, OnChange, OpenWorker, ServedModel
 from agent.models.wanted import WantedModels
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,13 @@ class Fleet:
         wanted: WantedModels | None = None,
         *,
         auto_start: bool = False,
+        on_change: OnChange = lambda component, can_answer: None,
     ) -> None:
-        """Models in `wanted` start as soon as they are registered; with `auto_start` all do."""
+        """Models in `wanted` start as soon as they are registered; with `auto_start` all do.
+
+        `on_change` is told whether a model can answer an image now, whenever that may have changed.
+        """
+        self._on_change = on_change
         self._open_worker, self._settings = open_worker, settings
         self._wanted, self._auto_start = wanted or WantedModels(), auto_start
         self._lock = threading.Lock()
@@ -52,7 +57,7 @@ class Fleet:
     def _appear(self, record: Record) -> None:
         log.info("model %s: version %s is registered", record.component, record.version)
         # Reads the manifest, so outside the lock: the other models answer meanwhile.
-        model = ServedModel(record, self._open_worker, self._settings)
+        model = ServedModel(record, self._open_worker, self._settings, self._on_change)
         with self._lock:
             self._models[record.component] = model
         if self._auto_start or record.component in self._wanted:

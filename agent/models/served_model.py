@@ -66,6 +66,10 @@ class ModelDescription:
     message: str
 
 
+OnChange = Callable[[str, bool], None]
+"""Told a component and whether it can answer an image now; returns quickly, and asks the model nothing."""
+
+
 class OpenWorker(Protocol):
     """Starts a worker for the package in a folder."""
 
@@ -92,8 +96,15 @@ class ServedModel:
     dies, lets a new version take over.
     """
 
-    def __init__(self, record: Record, open_worker: OpenWorker, settings: ModelSettings) -> None:
+    def __init__(
+        self,
+        record: Record,
+        open_worker: OpenWorker,
+        settings: ModelSettings,
+        on_change: OnChange = lambda component, can_answer: None,
+    ) -> None:
         self._record, self._open_worker, self._settings = record, open_worker, settings
+        self._on_change = on_change
         self._admission = Admission(record.component, settings.slots, settings.queue_length)
         self._changed = threading.Condition()
         self._status = ModelStatus.STOPPED
@@ -116,6 +127,7 @@ class ServedModel:
         """Whether a keeper is there that replaces a worker that died."""
         self._deaths: deque[float] = deque()
         self._offer(_offered(record))
+        self._tell()
 
     @property
     def component(self) -> str:
@@ -349,6 +361,7 @@ class ServedModel:
                 self._move(ModelStatus.RUNNING, self._served_by)
             else:
                 self._say(self._served_by)
+            self._tell()
             self._changed.notify_all()  # calls may be waiting for this worker
         if old is not None:
             self._retire(old)
@@ -400,6 +413,7 @@ class ServedModel:
     def _worker_ended(self, ended: threading.Event) -> None:
         with self._changed:
             ended.set()
+            self._tell()
             self._changed.notify_all()
 
     def _retire(self, serving: _Serving) -> None:
@@ -438,7 +452,11 @@ class ServedModel:
         assert (self._status, to) in ALLOWED_MOVES, (self._status, to)
         log.info("model %s: %s -> %s%s", self.component, self._status.value, to.value, message and f": {message}")
         self._status, self._message = to, message
+        self._tell()
         self._changed.notify_all()
+
+    def _tell(self) -> None:
+        self._on_change(self.component, self._status is ModelStatus.RUNNING and self._ready() is not None)
 
     def _say(self, message: str) -> None:
         self._message = message

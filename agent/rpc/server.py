@@ -9,8 +9,10 @@ import grpc
 
 from agent.images.bitmap import MAX_BYTES
 from agent.rpc.error_status import RefusalsToStatus
+from agent.rpc.health import Health
 from agent.rpc.service import MAX_CALLS, EdgeAgent
 from agent.rpc.socket_claim import SocketClaim
+from agent.rpc.thread_pools import answer_in_pool
 from agent.wire.edge_agent_pb2_grpc import add_EdgeAgentServicer_to_server
 
 ENVELOPE = 64 * 1024
@@ -29,9 +31,9 @@ OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-def make_server(service: EdgeAgent) -> grpc.Server:
-    """A server for `service`, not bound to any address yet."""
-    # gRPC runs a handler in the pool that its function names; control calls never wait behind inference.
+def make_server(service: EdgeAgent, health: Health) -> grpc.Server:
+    """A server for `service`, with health and reflection, not bound to any address yet."""
+    # Control calls never wait behind inference.
     describing = ThreadPoolExecutor(DESCRIBE_THREADS, thread_name_prefix="describe")
     lifecycle = ThreadPoolExecutor(LIFECYCLE_THREADS, thread_name_prefix="lifecycle")
     for method, pool in (
@@ -40,13 +42,14 @@ def make_server(service: EdgeAgent) -> grpc.Server:
         ("StartModel", lifecycle),
         ("StopModel", lifecycle),
     ):
-        setattr(service, method, _in_pool(getattr(service, method), pool))
+        answer_in_pool(service, method, pool)
     server = grpc.server(
         ThreadPoolExecutor(DETECT_THREADS, thread_name_prefix="detect"),
         interceptors=[RefusalsToStatus()],
         options=OPTIONS,
     )
     add_EdgeAgentServicer_to_server(service, server)
+    health.add_to(server, describing)
     return server
 
 
@@ -56,11 +59,3 @@ def serve_at(server: grpc.Server, claim: SocketClaim, mode: int, group: int | No
         server.add_insecure_port(address)
     server.start()
     claim.publish(mode, group)
-
-
-def _in_pool(method: Any, pool: ThreadPoolExecutor) -> Any:
-    def answer(request: Any, context: grpc.ServicerContext) -> Any:
-        return method(request, context)
-
-    answer.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    return answer

@@ -1,0 +1,41 @@
+"""The standard gRPC health service, for the agent and for every model, and reflection: standard tools work as they are.
+
+Service names: empty and `AWS.LookoutVision.EdgeAgent` for the agent itself, a component's name for a model. A model is
+SERVING only while it would answer an image now: not while it loads, not while a worker that died is being replaced.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from agent.rpc.thread_pools import answer_in_pool
+from agent.wire import edge_agent_pb2 as wire
+
+EDGE_AGENT = wire.DESCRIPTOR.services_by_name["EdgeAgent"].full_name
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health:
+    """What the health service says."""
+
+    def __init__(self) -> None:
+        self._servicer = health.HealthServicer()
+        self._servicer.set(EDGE_AGENT, SERVING)
+
+    def model_changed(self, component: str, can_answer: bool) -> None:
+        """A model's readiness; told at every change, from any thread."""
+        self._servicer.set(component, SERVING if can_answer else NOT_SERVING)
+
+    def shutting_down(self) -> None:
+        """Nothing is SERVING from now on."""
+        self._servicer.enter_graceful_shutdown()
+
+    def add_to(self, server: grpc.Server, pool: ThreadPoolExecutor) -> None:
+        """Registers health and reflection; health is answered by `pool`, whatever the models are doing."""
+        answer_in_pool(self._servicer, "Check", pool)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        reflection.enable_server_reflection((EDGE_AGENT, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
