@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.agent_process import AgentProcess
+from tests.support.checkout import ROOT
 from tests.support.packages import make_package
 
-ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ("agent/wire", "client_examples/detect")
 
 GUIDE_CLIENT = """
@@ -50,15 +47,6 @@ with grpc.insecure_channel(address) as channel:
     except grpc.RpcError as error:
         print("failed", error.code(), error.details())
 """
-
-
-@pytest.fixture
-def wire_python() -> str:
-    """The interpreter with the pinned generators; `make test` names it."""
-    python = os.environ.get("WIRE_PYTHON", str(ROOT / ".venv-wire/bin/python"))
-    if not Path(python).exists():
-        pytest.skip("the environment with the pinned generators is not there; `make test` sets it up")
-    return python
 
 
 def test_the_committed_stubs_are_what_the_proto_yields(wire_python: str, tmp_path: Path) -> None:
