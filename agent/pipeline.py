@@ -42,7 +42,7 @@ class Pipeline:
             settings,
         )
         ignored = package.ignore_mask()
-        self._inspected = None if ignored is None else crop_mask(~ignored, package)
+        self._inspected = None if ignored is None else crop(~ignored, preprocessing.region_of_interest)
         self._names = [label.name for label in manifest.labels]
         self._colors = manifest.colors
 
@@ -106,8 +106,3 @@ class Pipeline:
         detection = self.detect(pixels)
         areas = {region.name: region.area for region in detection.regions}
         return SelfTestAnswer(detection.score, detection.is_anomalous, areas)
-
-
-def crop_mask(inspected: NDArray[np.bool_], package: Package) -> NDArray[np.bool_]:
-    """The part of `inspected` (bool, (height, width)) inside the package's region of interest."""
-    return crop(inspected.view(np.uint8), package.manifest.preprocessing.region_of_interest).astype(np.bool_)

@@ -10,8 +10,12 @@ import sys
 import threading
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.settings import Settings, environment_name_of, flag_of, kind_of, read_settings
+
+if TYPE_CHECKING:
+    from agent.rpc.socket_claim import SocketClaim
 
 DRAIN_LIMIT = 3.5
 """Seconds for calls in hand after SIGTERM; with what follows it stays below the nucleus's 5 s."""
@@ -73,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         claim.release()
 
 
-def _serve(settings: Settings, claim: object) -> int:
+def _serve(settings: Settings, claim: SocketClaim) -> int:
     import grp
 
     from agent import __version__
@@ -85,10 +89,8 @@ def _serve(settings: Settings, claim: object) -> int:
     from agent.rpc.health import Health
     from agent.rpc.server import make_server, serve_at
     from agent.rpc.service import EdgeAgent
-    from agent.rpc.socket_claim import SocketClaim
     from agent.workers.process import WorkerProcess
 
-    assert isinstance(claim, SocketClaim)
     set_up_logging(settings.log_format, settings.log_level)
     log = logging.getLogger("agent")
     threads = settings.threads or len(os.sched_getaffinity(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from PIL import Image
 
 from agent.packages.manifest import AgentPreprocessing, Preprocessing, Rectangle
 
+Value = TypeVar("Value", bound=np.generic)
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -40,8 +41,8 @@ def preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArr
     return np.ascontiguousarray(region)[None]
 
 
-def crop(pixels: NDArray[np.uint8], region: Rectangle | None) -> NDArray[np.uint8]:
-    """The part of `pixels` inside `region`; all of it without one. A view."""
+def crop(pixels: NDArray[Value], region: Rectangle | None) -> NDArray[Value]:
+    """The part of `pixels`, (height, width, ...), inside `region`; all of it without one. A view."""
     if region is None:
         return pixels
     return pixels[region.y : region.y + region.height, region.x : region.x + region.width]

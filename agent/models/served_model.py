@@ -361,7 +361,7 @@ class ServedModel:
                 self._move(ModelStatus.RUNNING, self._served_by)
             else:
                 self._say(self._served_by)
-            self._tell()
+                self._tell()
             self._changed.notify_all()  # calls may be waiting for this worker
         if old is not None:
             self._retire(old)
@@ -389,7 +389,7 @@ class ServedModel:
                     raise
                 self._open_and_take_over(self._present_record())  # a deployment has replaced the package
         except (WorkerDied, OSError) as error:  # it counts as one more death; the next event is that there is no worker
-            log.warning("model %s: the new worker did not come up (%s)", self.component, error or "it ended")
+            log.warning("model %s: the new worker did not come up (%s)", self.component, error)
 
     def _update(self) -> None:
         """A new record: its worker starts beside the old one, which serves on if the new one cannot."""

@@ -78,7 +78,7 @@ def _refuse(error: msgspec.ValidationError, raw: Any) -> NoReturn:
     # A key of a mapping: ``... - at `key` in `$.self_test[0].tolerance` ``.
     path = where.rstrip("`").rpartition("`")[2].removeprefix("$").removeprefix(".")
     # It quotes unknown keys and values: one line, not endless.
-    reason = "".join(character if character.isprintable() else "?" for character in reason[:200])
+    reason = "".join(character if character.isprintable() else "?" for character in reason[:200]).replace("`", "'")
     value = raw
     for key in re.findall(r"[^.\[\]]+", path):
         if isinstance(value, dict) and key in value:
@@ -88,9 +88,7 @@ def _refuse(error: msgspec.ValidationError, raw: Any) -> NoReturn:
         else:  # msgspec writes [...] for "some value of this mapping"
             break
     scalar = value if isinstance(value, str | int | float | bool | None) else None
-    raise BadManifest(
-        path or None, scalar, reason.replace("`", "'")[:1].lower() + reason.replace("`", "'")[1:]
-    ) from None
+    raise BadManifest(path or None, scalar, reason[:1].lower() + reason[1:]) from None
 
 
 def check_relative_path(field: str, path: str) -> None:
@@ -112,7 +110,7 @@ def check_relative_path(field: str, path: str) -> None:
 
 def _check_consistency(manifest: Manifest) -> None:
     """What the types cannot say: parts that must agree with each other."""
-    outputs, preprocessing = manifest.outputs, manifest.preprocessing
+    outputs = manifest.outputs
     listed: set[str] = set()
     for index, file in enumerate(manifest.files):
         check_relative_path(f"files[{index}].path", file.path)
@@ -133,7 +131,12 @@ def _check_consistency(manifest: Manifest) -> None:
         raise BadManifest("outputs.normal_class_ids", None, "class_scores needs to know which classes are normal")
 
     _check_labels(manifest)
+    _check_preprocessing(manifest, paths)
+    _check_self_test(manifest, paths)
 
+
+def _check_preprocessing(manifest: Manifest, paths: dict[str, PackageFile]) -> None:
+    preprocessing = manifest.preprocessing
     if isinstance(preprocessing, AgentPreprocessing):
         if any(value <= 0 for value in preprocessing.std):
             raise BadManifest("preprocessing.std", str(preprocessing.std), "every value must be above 0")
@@ -152,6 +155,9 @@ def _check_consistency(manifest: Manifest) -> None:
         raise BadManifest("preprocessing.region_of_interest", None, "it reaches outside the image")
     _check_raw_file("preprocessing.ignore_mask", preprocessing.ignore_mask, image.width * image.height, paths)
 
+
+def _check_self_test(manifest: Manifest, paths: dict[str, PackageFile]) -> None:
+    image = manifest.image
     labels = {label.name for label in manifest.labels}
     for index, test in enumerate(manifest.self_test):
         field = f"self_test[{index}]"

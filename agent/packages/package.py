@@ -8,6 +8,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +77,9 @@ def verify_files(package: Package) -> None:
             size = os.fstat(descriptor).st_size
             if size != file.size:
                 raise BadPackageFile(file.path, f"it has {size} bytes; the manifest says {file.size}")
-            digest = hashlib.sha256()
-            while chunk := opened.read(CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != file.sha256:
-            raise BadPackageFile(file.path, f"its SHA-256 is {digest.hexdigest()}; the manifest says {file.sha256}")
+            sha256 = _sha256(opened)
+        if sha256 != file.sha256:
+            raise BadPackageFile(file.path, f"its SHA-256 is {sha256}; the manifest says {file.sha256}")
         if isinstance(file.runtime, OnnxModel):
             _check_external_data(package, file)
 
@@ -102,10 +101,14 @@ def describe_file(folder: Path, path: str) -> tuple[int, str]:
     """Size in bytes and SHA-256 of a file, for writing a manifest."""
     content = folder / path
     with content.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return content.stat().st_size, digest.hexdigest()
+        return content.stat().st_size, _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _open(folder: Path, path: str) -> int:

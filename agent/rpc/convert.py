@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent.errors import BothMaskHandles, NoImage
-from agent.images.bitmap import CHANNELS, BitmapLayout
+from agent.images.bitmap import BitmapLayout
 from agent.images.detection import Detection
 from agent.images.shared_memory import SegmentRange
 from agent.models.lifecycle import ModelStatus
@@ -66,23 +68,23 @@ def detect_response(detection: Detection, request: DetectRequest) -> wire.Detect
         elif request.mask is not None:
             mask.shared_memory_handle.name = request.mask.name
             mask.shared_memory_handle.offset = request.mask.offset
-            mask.shared_memory_handle.size = layout.width * layout.height * CHANNELS
+            mask.shared_memory_handle.size = layout.packed_size
     return wire.DetectAnomaliesResponse(detect_anomaly_result=result)
 
 
 def description(model: ModelDescription) -> wire.ModelDescription:
-    return wire.ModelDescription(
-        model_component=model.component,
-        lookout_vision_model_arn=model.arn,
-        status=STATUS[model.status],
-        status_message=model.message,
-    )
+    return wire.ModelDescription(**_told(model))
 
 
 def metadata(model: ModelDescription) -> wire.ModelMetadata:
-    return wire.ModelMetadata(
-        model_component=model.component,
-        lookout_vision_model_arn=model.arn,
-        status=STATUS[model.status],
-        status_message=model.message,
-    )
+    return wire.ModelMetadata(**_told(model))
+
+
+def _told(model: ModelDescription) -> dict[str, Any]:
+    """The four fields that both messages have."""
+    return {
+        "model_component": model.component,
+        "lookout_vision_model_arn": model.arn,
+        "status": STATUS[model.status],
+        "status_message": model.message,
+    }

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.errors import Refusal
+from agent.settings import MAX_SOCKET_PATH
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class SocketClaim:
         # Short, so that it fits nearly wherever the public name does, and this path's own: whoever holds the lock may
         # use it. (Not the process id: containers that share a folder share those.)
         self.private = path.with_name("." + hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8])
-        if len(os.fsencode(self.private)) > 107:
+        if len(os.fsencode(self.private)) > MAX_SOCKET_PATH:
             raise SocketPathNotUsable(path, "its folder's path is too long for a second name")
         self._lock = self._acquire()
         self._identity: tuple[int, int] | None = None

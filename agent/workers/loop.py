@@ -24,7 +24,7 @@ from agent.images.bitmap import BitmapLayout
 from agent.images.shared_memory import read_segment, write_segment
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
-from agent.workers.link import Answer, Detect, Link, Open, Opened, Progress, refused
+from agent.workers.link import Answer, Detect, Link, Open, Opened, Progress, Refused, refused
 from agent.workers.slots import Slot, map_slots
 
 PR_SET_PDEATHSIG = 1
@@ -80,19 +80,19 @@ def _answer_calls(link: Link, pipeline: Pipeline, slots: list[Slot]) -> None:
 
 
 def _answer(link: Link, pipeline: Pipeline, slot: Slot, call: Detect, descriptors: list[int]) -> None:
+    reply: Answer | Refused
     try:
-        answer: Answer | None = _detect(pipeline, slot, call, descriptors)
-        refusal = None
-    except Refusal as error:
-        refusal = error
+        reply = _detect(pipeline, slot, call, descriptors)
+    except Refusal as refusal:
+        reply = refused(call.call, refusal)
     except Exception:
         traceback.print_exc()
-        refusal = Unexpected()
+        reply = refused(call.call, Unexpected())
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
     try:
-        link.send(refused(call.call, refusal) if refusal else answer)  # type: ignore[arg-type]
+        link.send(reply)
     except OSError:
         os._exit(0)  # the parent is gone
 

@@ -186,6 +186,10 @@ class WorkerProcess:
 
     def close(self) -> None:
         self._link.shutdown()
+        self._wait_for_process()
+
+    def _wait_for_process(self) -> None:
+        """Its link has ended, so it is on its way out, or of no use any more."""
         try:
             self._process.wait(CLOSE_LIMIT)
         except subprocess.TimeoutExpired:
@@ -231,12 +235,7 @@ class WorkerProcess:
             waiting.set_exception(refusal_in(message))
 
     def _end(self) -> None:
-        # The link has ended, so the process is on its way out or of no use any more.
-        try:
-            self._process.wait(CLOSE_LIMIT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._wait_for_process()
         with self._lock:
             self._ended = True
             left = list(self._calls.values())
