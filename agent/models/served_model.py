@@ -200,7 +200,7 @@ class ServedModel:
     def retire(self) -> None:
         """Ends whatever this model is doing, for good, after its calls in hand: it has left the registry."""
         with self._changed:
-            self._closed = True
+            self._leave()
             running, keeper = self._status is ModelStatus.RUNNING, self._keeper
         if running:
             with suppress(ModelNotRunning):  # somebody else stops it
@@ -210,7 +210,8 @@ class ServedModel:
     def close(self) -> None:
         """Ends whatever this model is doing, for good and at once: a call in hand does not get its answer."""
         with self._changed:
-            self._closed = self._end = True
+            self._leave()
+            self._end = True
             serving, keeper = self._serving, self._keeper
         if serving is not None:
             serving.worker.close()
@@ -455,8 +456,15 @@ class ServedModel:
         self._tell()
         self._changed.notify_all()
 
+    def _leave(self) -> None:
+        """From now on this model has no say: while it drains, one that came back under its name speaks."""
+        if not self._closed:
+            self._on_change(self.component, False)
+            self._closed = True
+
     def _tell(self) -> None:
-        self._on_change(self.component, self._status is ModelStatus.RUNNING and self._ready() is not None)
+        if not self._closed:
+            self._on_change(self.component, self._status is ModelStatus.RUNNING and self._ready() is not None)
 
     def _say(self, message: str) -> None:
         self._message = message

@@ -120,10 +120,14 @@ class Bench:
         eventually("the threads of the models to end", lambda: not keepers())
 
 
-def keepers() -> list[str]:
-    """Threads of models that are still there."""
+def threads_of_models(*beginnings: str) -> list[str]:
+    """Names of threads that are still there."""
     names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith(("keeper-", "close-"))]
+    return [name for name in names if name.startswith(beginnings)]
+
+
+def keepers() -> list[str]:
+    return threads_of_models("keeper-", "close-", "retire-")
 
 
 @pytest.fixture
@@ -724,6 +728,28 @@ def test_a_running_model_that_leaves_answers_its_calls_in_hand(bench: Bench) -> 
     gate.set()
     closing.result(PATIENCE)
     assert [call.result(PATIENCE) for call in calls] == [NORMAL] * 3
+
+
+def test_a_model_that_leaves_and_drains_says_nothing_of_the_one_that_comes_back_under_its_name(bench: Bench) -> None:
+    gate, told = bench.gate(), []
+    bench.workers.next.append(Plan(may_answer=gate))
+    fleet = Fleet(bench.workers, SETTINGS, on_change=lambda component, can_answer: told.append(can_answer))
+    fleet.apply({"a": bench.record("1", "a")})
+    fleet.start("a")
+    eventually("it to run", lambda: fleet.describe("a").status is RUNNING)
+    call = bench.threads.submit(fleet.detect, "a", image_request(), Caller())
+    bench.workers.number(0).wait_for_calls(1)
+    assert told[-1] is True
+    fleet.apply({})
+    eventually("its leaving to be told", lambda: told[-1] is False)
+    fleet.apply({"a": bench.record("2", "a")})  # it was started, so it runs again
+    eventually("the new one to run", lambda: told[-1] is True)
+    gate.set()
+    assert call.result(PATIENCE) is NORMAL
+    happens(bench.workers.number(0).closed)
+    eventually("the old one to be gone", lambda: not threads_of_models("retire-"))
+    assert told[-1] is True
+    fleet.close()
 
 
 def test_an_agent_that_ends_does_not_wait_for_calls_in_hand(bench: Bench) -> None:
