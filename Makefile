@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 WIRE   := .venv-wire
 BIN    := $(VENV)/bin
+MINUTES ?= 10
 PIP    := -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo test check wire clean
+.PHONY: help demo test faults soak bench check wire clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -16,6 +17,12 @@ demo: $(VENV)/installed  ## draw parts, fit a model on good ones, serve it, insp
 
 test: $(VENV)/installed $(WIRE)/installed  ## all tests
 	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest $(TESTS)
+
+faults: $(VENV)/installed  ## inject faults for MINUTES minutes, print what was counted
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --record docs/reliability.json $(if $(ROWS),--rows $(ROWS))
+
+soak: $(VENV)/installed  ## load for MINUTES minutes, watching memory, descriptors and answers
+	$(BIN)/python -m tests.faults --soak --minutes $(MINUTES) --record docs/reliability.json $(if $(ROWS),--rows $(ROWS))
 
 check: $(VENV)/installed  ## style, types, the import ladder
 	$(BIN)/ruff format --check .

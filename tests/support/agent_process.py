@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -44,10 +44,10 @@ def wait_for(what: str, holds: Callable[[], bool], patience: float = PATIENCE) -
 class AgentProcess:
     """`python -m agent serve` on a socket and a registry of its own; ended, and its folder removed, on leaving."""
 
-    def __init__(self, *flags: str) -> None:
+    def __init__(self, *flags: str, environment: Mapping[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ea-"))
         self.socket, self.registry, self.log = self.folder / "s", self.folder / "registry", self.folder / "log"
-        self._flags = flags
+        self._flags, self._environment = flags, {"TMPDIR": str(self.folder), **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self._channels: list[grpc.Channel] = []
 
@@ -58,8 +58,7 @@ class AgentProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for channel in self._channels:
-            channel.close()
+        self.close_channels()
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -80,7 +79,9 @@ class AgentProcess:
         command = [sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
         command += ["--registry", str(self.registry), *self._flags]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, stdout=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command, stderr=log, stdout=log, stdin=subprocess.DEVNULL, env=os.environ | self._environment
+            )
         return self.process
 
     @property
@@ -111,6 +112,12 @@ class AgentProcess:
         channel = grpc.insecure_channel(f"unix:{self.socket}", options=options)
         self._channels.append(channel)
         return EdgeAgentStub(channel)
+
+    def close_channels(self) -> None:
+        """Closes what `stub` opened; stubs made before are of no use any more."""
+        for channel in self._channels:
+            channel.close()
+        self._channels.clear()
 
     def worker_pids(self) -> list[int]:
         """Processes this agent has started."""

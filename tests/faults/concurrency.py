@@ -1,0 +1,1 @@
+"""Rows C: many at once, in every order."""

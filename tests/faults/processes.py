@@ -1,0 +1,1 @@
+"""Rows D: processes that die, hang, or come twice."""

@@ -1,0 +1,1 @@
+"""Rows B: what a client may do with shared memory."""

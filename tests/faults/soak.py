@@ -1,0 +1,1 @@
+"""Rows H: what only shows after a long time."""
