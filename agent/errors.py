@@ -96,6 +96,13 @@ class BadInput(Refusal):
     """Something in a request that cannot be used; nothing else is touched by it."""
 
 
+class NoRequest(BadInput):
+    def __init__(self) -> None:
+        super().__init__(
+            "These bytes are no DetectAnomaliesRequest; was the client built from this service's edge-agent.proto?"
+        )
+
+
 class NoImage(BadInput):
     def __init__(self) -> None:
         super().__init__("The request holds no image: set byte_data or shared_memory_handle of 'bitmap'.")
@@ -218,6 +225,16 @@ class TooManyCalls(Refusal):
         super().__init__(f"The agent cannot keep up: {limit} calls are in hand or waiting. Send fewer images a second.")
 
 
+class TooManyBytes(Refusal):
+    """More pixels in messages than the agent holds."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"The agent cannot keep up: the images in messages it holds would take more than {limit >> 20} MiB. "
+            "Send fewer images a second, or send them through shared memory."
+        )
+
+
 class QueueFull(Refusal):
     def __init__(self, component: str, length: int) -> None:
         super().__init__(
@@ -239,6 +256,16 @@ class ModelCrashed(Refusal):
     def __init__(self, component: str, reason: str) -> None:
         super().__init__(
             f"Model {_quoted(component)} could not inspect this image: {reason}, and so did the next worker."
+        )
+
+
+class ImageRefused(Refusal):
+    """The same image has ended two workers before."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This very image has ended the model's worker twice; it is not inspected again until the model is "
+            "stopped or updated."
         )
 
 

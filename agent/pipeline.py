@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backends.base import BackendSettings, ModelToOpen
+from agent.backends.base import BackendSettings, ModelToOpen, RunsOn, Tensors
 from agent.backends.opening import backend_for
 from agent.errors import WrongImageSize
-from agent.images.detection import Detection, paint_mask, regions_of
+from agent.images.detection import Detection, StageTimes, paint_mask, regions_of
 from agent.images.postprocess import decide, image_score, output_names, pixel_labels
 from agent.images.preprocess import crop, preprocess, tensor_shape
 from agent.packages.manifest import AgentPreprocessing, SelfTestImage
@@ -47,9 +50,8 @@ class Pipeline:
         self._colors = manifest.colors
 
     @property
-    def served_by(self) -> str:
-        """Runtime and device, for people."""
-        return f"{self._backend.runtime} on {self._backend.device}"
+    def runs_on(self) -> RunsOn:
+        return RunsOn(self._backend.runtime, self._backend.device)
 
     def self_test(self) -> list[tuple[SelfTestImage, SelfTestAnswer]]:
         """Each self-test image with the model's answer.
@@ -71,17 +73,26 @@ class Pipeline:
             ModelDoesNotFit: an output has not the shape its manifest says.
         """
         height, width = pixels.shape[:2]
-        manifest, image, region = self._manifest, self._manifest.image, self._preprocessing.region_of_interest
+        image = self._manifest.image
         if not image.any_size and (width, height) != (image.width, image.height):
-            raise WrongImageSize(manifest.model.name, width, height, image.width, image.height)
+            raise WrongImageSize(self._manifest.model.name, width, height, image.width, image.height)
 
+        began = time.perf_counter()
         tensor = preprocess(pixels, self._preprocessing)
         if self._backend.batch > 1:  # fixed in the graph: the image is repeated, the first answer counts
             tensor = np.repeat(tensor, self._backend.batch, axis=0)
+        preprocessed = time.perf_counter()
         tensors = self._backend.run({self._preprocessing.tensor: tensor})
+        inferred = time.perf_counter()
         if self._backend.batch > 1:
             tensors = {name: values[:1] if values.ndim else values for name, values in tensors.items()}
+        detection = self._judge(tensors, width, height, mask_into)
+        times = StageTimes(preprocessed - began, inferred - preprocessed, time.perf_counter() - inferred)
+        return dataclasses.replace(detection, times=times)
 
+    def _judge(self, tensors: Tensors, width: int, height: int, mask_into: memoryview | None) -> Detection:
+        """What the model's outputs for a width x height image mean."""
+        manifest, region = self._manifest, self._preprocessing.region_of_interest
         score = image_score(tensors, manifest, self._inspected)
         if manifest.task == "classification":
             return Detection(*decide(score, manifest.decision, mask_shows_anomaly=False))

@@ -171,6 +171,12 @@ class Settings:
     queue_length: int = _setting(
         _whole(0, 48), "Calls that may wait for a model; one more is refused with RESOURCE_EXHAUSTED.", 16
     )
+    message_memory: int = _setting(
+        _whole(64, 1 << 20),
+        "MiB that images in messages may take together while they are handled; more is refused with "
+        "RESOURCE_EXHAUSTED. (Images in shared memory take none.)",
+        512,
+    )
     auto_start: bool = _setting(
         _yes_or_no(),
         "Start every model as soon as it is registered. Without it, models start when a client asks, and again after a "
@@ -186,6 +192,18 @@ class Settings:
     )
     run_time_limit: float = _setting(
         _seconds(0.1, 3600), "Longest time one image may take; then the model's worker is replaced.", 30.0, shown="30"
+    )
+    worker_growth: int = _setting(
+        _whole(0, 1 << 20),
+        "MiB that a model's worker may grow while it serves; then a new one takes over between two calls. 0: any.",
+        512,
+    )
+    unload_first: bool = _setting(
+        _yes_or_no(),
+        "Unload a running version before its update is loaded, for devices without memory for both: calls wait "
+        "meanwhile. Without it, an update that has no room beside the running version does not take over.",
+        False,
+        shown="false",
     )
 
 

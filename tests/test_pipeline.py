@@ -343,5 +343,5 @@ def test_the_same_image_gets_the_same_answer(opened):
 
 
 def test_people_are_told_runtime_and_device(opened):
-    assert opened().served_by.startswith("ONNX Runtime ")
-    assert opened().served_by.endswith(" on CPU")
+    assert str(opened().runs_on).startswith("ONNX Runtime ")
+    assert str(opened().runs_on).endswith(" on CPU")

@@ -37,6 +37,19 @@ class BackendSettings:
     """Threads of one run; 1 or more."""
 
 
+@dataclass(frozen=True)
+class RunsOn:
+    """What runs a model, for people."""
+
+    runtime: str
+    """Name and version: `ONNX Runtime 1.23.2`."""
+    device: str
+    """`CPU`, or a GPU's name."""
+
+    def __str__(self) -> str:
+        return f"{self.runtime} on {self.device}"
+
+
 class Backend(Protocol):
     """A model, loaded by one runtime on one device, warmed up.
 

@@ -83,8 +83,8 @@ def _serve(settings: Settings, claim: SocketClaim) -> int:
     from agent import __version__
     from agent.logs import set_up_logging
     from agent.models.fleet import Fleet
+    from agent.models.keeper import ModelSettings
     from agent.models.registry import Registry, RegistryWatch
-    from agent.models.served_model import ModelSettings
     from agent.models.wanted import WantedModels
     from agent.rpc.health import Health
     from agent.rpc.server import make_server, serve_at
@@ -98,7 +98,12 @@ def _serve(settings: Settings, claim: SocketClaim) -> int:
     fleet = Fleet(
         lambda folder, slots, on_progress, on_end: WorkerProcess(folder, threads, slots, on_progress, on_end),
         ModelSettings(
-            settings.calls_in_flight, settings.queue_length, settings.load_time_limit, settings.run_time_limit
+            settings.calls_in_flight,
+            settings.queue_length,
+            settings.load_time_limit,
+            settings.run_time_limit,
+            settings.worker_growth << 20,
+            settings.unload_first,
         ),
         WantedModels(settings.registry / WANTED),
         auto_start=settings.auto_start,
@@ -109,7 +114,7 @@ def _serve(settings: Settings, claim: SocketClaim) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked_to_stop.set())
 
-    server = make_server(EdgeAgent(fleet), health)
+    server = make_server(EdgeAgent(fleet), health, settings.message_memory << 20)
     watch.start()
     try:
         group = grp.getgrnam(settings.socket_group).gr_gid if settings.socket_group else None

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{manifest.model.name} {manifest.model.version}: {manifest.task}, images {size}")
         pipeline = Pipeline(package, BackendSettings())
         print(f"{len(manifest.files)} files as listed, {sum(file.size for file in manifest.files):,} bytes")
-        print(f"loaded: {pipeline.served_by}\n")
+        print(f"loaded: {pipeline.runs_on}\n")
         rows = [
             (test.path, "anomalous" if got.is_anomalous else "normal", got.score, test.score)
             for test, got in pipeline.self_test()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,17 @@ class Region:
 
 
 @dataclass(frozen=True)
+class StageTimes:
+    """Seconds that the steps of an answer took."""
+
+    preprocessing: float = 0.0
+    """Reading the pixels and making the tensor."""
+    inferring: float = 0.0
+    postprocessing: float = 0.0
+    """Score, verdict, mask, and writing the mask where the client wants it."""
+
+
+@dataclass(frozen=True)
 class Detection:
     """What the model says of one image."""
 
@@ -38,6 +49,7 @@ class Detection:
     """For segmentation: background, even with area 0, then each type found, in the order of the labels."""
     mask: NDArray[np.uint8] | None = None
     """For segmentation, where it was asked for: (height, width, 3), RGB, as large as the image, background white."""
+    times: StageTimes = field(default=StageTimes(), compare=False)
 
 
 def rgb(color: str) -> tuple[int, int, int]:

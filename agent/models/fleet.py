@@ -7,11 +7,11 @@ import threading
 from collections.abc import Mapping
 
 from agent.errors import ModelAlreadyStarted, ModelNotFound, Refusal
-from agent.images.detection import Detection
 from agent.models.admission import Caller
+from agent.models.keeper import ModelSettings, OpenWorker
 from agent.models.registry import Record, check_component_name
 from agent.models.request import DetectRequest
-from agent.models.served_model import ModelDescription, ModelSettings, OnChange, OpenWorker, ServedModel
+from agent.models.served_model import Inspection, ModelDescription, OnChange, ServedModel
 from agent.models.wanted import WantedModels
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Fleet:
         self._model(component).stop()
         self._wanted.discard(component)
 
-    def detect(self, component: str, request: DetectRequest, caller: Caller) -> Detection:
+    def detect(self, component: str, request: DetectRequest, caller: Caller) -> Inspection:
         """Raises BadComponentName, ModelNotFound, or what `ServedModel.detect` does."""
         return self._model(component).detect(request, caller)
 

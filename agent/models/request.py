@@ -18,7 +18,7 @@ class DetectRequest:
     """A call as the door hands it on: sizes checked, segments named, nothing opened yet."""
 
     layout: BitmapLayout
-    pixels: bytes | SegmentRange
+    pixels: bytes | memoryview | SegmentRange
     mask: SegmentRange | None = None
 
 
@@ -28,7 +28,7 @@ def checked_image(component: str, request: DetectRequest, manifest: Manifest, op
     if not size.any_size and (layout.width, layout.height) != (size.width, size.height):
         raise WrongImageSize(component, layout.width, layout.height, size.width, size.height)
 
-    pixels: bytes | OpenSegment
+    pixels: bytes | memoryview | OpenSegment
     if isinstance(request.pixels, SegmentRange):
         pixels = _open(request.pixels, opened, writable=False)
     else:

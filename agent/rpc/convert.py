@@ -10,13 +10,16 @@ from agent.images.detection import Detection
 from agent.images.shared_memory import SegmentRange
 from agent.models.lifecycle import ModelStatus
 from agent.models.request import DetectRequest
-from agent.models.served_model import ModelDescription
+from agent.models.served_model import Inspection, ModelDescription
+from agent.rpc.request_parser import ReceivedRequest, length_delimited
 from agent.wire import edge_agent_pb2 as wire
 
+METADATA = "edge-agent-"
+"""What the keys of our response metadata begin with."""
 STATUS = {status: wire.ModelStatus.Value(status.value) for status in ModelStatus}
 
 
-def detect_request(request: wire.DetectAnomaliesRequest) -> DetectRequest:
+def detect_request(received: ReceivedRequest) -> DetectRequest:
     """The request, its sizes checked.
 
     Raises:
@@ -24,13 +27,12 @@ def detect_request(request: wire.DetectAnomaliesRequest) -> DetectRequest:
         ImageSizeOutOfRange, WrongByteCount: width, height and size do not describe an image.
         BothMaskHandles: both numberings of the mask's handle are set.
     """
+    request, content = received.message, received.pixels
     bitmap = request.bitmap
-    source = bitmap.WhichOneof("data")
-    if source is None:
-        raise NoImage
-    if source == "byte_data":
-        content = bitmap.byte_data
+    if content is not None:
         return DetectRequest(BitmapLayout.of(bitmap.width, bitmap.height, len(content)), content, _mask(request))
+    if not bitmap.HasField("shared_memory_handle"):
+        raise NoImage
     segment = _range(bitmap.shared_memory_handle)
     return DetectRequest(BitmapLayout.of(bitmap.width, bitmap.height, segment.size), segment, _mask(request))
 
@@ -49,8 +51,8 @@ def _range(handle: wire.SharedMemoryHandle) -> SegmentRange:
     return SegmentRange(handle.name, handle.size, handle.offset)
 
 
-def detect_response(detection: Detection, request: DetectRequest) -> wire.DetectAnomaliesResponse:
-    """The detection as the client asked for it: its mask inline, or an echo of where it was written."""
+def detect_response(detection: Detection, request: DetectRequest) -> bytes:
+    """The detection as the client asked for it, serialised: its mask inline, or an echo of where it was written."""
     result = wire.DetectAnomalyResult(
         is_anomalous=detection.is_anomalous,
         confidence=detection.confidence,
@@ -60,16 +62,49 @@ def detect_response(detection: Detection, request: DetectRequest) -> wire.Detect
     for region in detection.regions:
         area = wire.PixelAnomaly(total_percentage_area=region.area, hex_color=region.color)
         result.anomalies.add(name=region.name, pixel_anomaly=area)
-    if detection.regions:
-        layout, mask = request.layout, result.anomaly_mask
-        mask.width, mask.height = layout.width, layout.height
-        if detection.mask is not None:
-            mask.byte_data = detection.mask.tobytes()
-        elif request.mask is not None:
-            mask.shared_memory_handle.name = request.mask.name
-            mask.shared_memory_handle.offset = request.mask.offset
-            mask.shared_memory_handle.size = layout.packed_size
-    return wire.DetectAnomaliesResponse(detect_anomaly_result=result)
+    if not detection.regions:
+        return _response(result.SerializeToString())
+    mask = wire.Bitmap(width=request.layout.width, height=request.layout.height)
+    if request.mask is not None:
+        mask.shared_memory_handle.name = request.mask.name
+        mask.shared_memory_handle.offset = request.mask.offset
+        mask.shared_memory_handle.size = request.layout.packed_size
+    if detection.mask is None:
+        result.anomaly_mask.CopyFrom(mask)
+        return _response(result.SerializeToString())
+    # protobuf would copy the mask twice; a field's place in its message does not matter, so it is written here, last.
+    pixels = detection.mask.data.cast("B")
+    bitmap = mask.SerializeToString() + length_delimited(wire.Bitmap.BYTE_DATA_FIELD_NUMBER, len(pixels))
+    field = length_delimited(wire.DetectAnomalyResult.ANOMALY_MASK_FIELD_NUMBER, len(bitmap) + len(pixels))
+    return _response(result.SerializeToString(), field, bitmap, pixels)
+
+
+def _response(*result: bytes | memoryview) -> bytes:
+    """DetectAnomaliesResponse from the pieces of its result."""
+    number = wire.DetectAnomaliesResponse.DETECT_ANOMALY_RESULT_FIELD_NUMBER
+    return b"".join((length_delimited(number, sum(map(len, result))), *result))
+
+
+def how_it_came_about(inspection: Inspection) -> tuple[tuple[str, str], ...]:
+    """Trailing metadata of an answer: what answered, and the milliseconds that each step took.
+
+    Header values are printable ASCII only; what is not (a version may be any text) is escaped.
+    """
+    served_by, times = inspection.served_by, inspection.detection.times
+    told = {
+        "model-version": served_by.version,
+        "runtime": served_by.runs_on.runtime,
+        "device": served_by.runs_on.device,
+        "waiting-ms": _milliseconds(inspection.waited),
+        "preprocessing-ms": _milliseconds(times.preprocessing),
+        "inferring-ms": _milliseconds(times.inferring),
+        "postprocessing-ms": _milliseconds(times.postprocessing),
+    }
+    return tuple((METADATA + name, ascii(value)[1:-1].strip()) for name, value in told.items())
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.2f}"
 
 
 def description(model: ModelDescription) -> wire.ModelDescription:

@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from agent.rpc.thread_pools import answer_in_pool
+from agent.rpc.thread_pools import answered_in_pool
 from agent.wire import edge_agent_pb2 as wire
 
 EDGE_AGENT = wire.DESCRIPTOR.services_by_name["EdgeAgent"].full_name
@@ -36,6 +36,6 @@ class Health:
 
     def add_to(self, server: grpc.Server, pool: ThreadPoolExecutor) -> None:
         """Registers health and reflection; health is answered by `pool`, whatever the models are doing."""
-        answer_in_pool(self._servicer, "Check", pool)
+        self._servicer.Check = answered_in_pool(self._servicer.Check, pool)  # type: ignore[method-assign,assignment]
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
         reflection.enable_server_reflection((EDGE_AGENT, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from agent.images.bitmap import MAX_BYTES
 from agent.rpc.error_status import RefusalsToStatus
-from agent.rpc.health import Health
+from agent.rpc.health import EDGE_AGENT, Health
+from agent.rpc.request_parser import RequestParser
 from agent.rpc.service import MAX_CALLS, EdgeAgent
 from agent.rpc.socket_claim import SocketClaim
-from agent.rpc.thread_pools import answer_in_pool
-from agent.wire.edge_agent_pb2_grpc import add_EdgeAgentServicer_to_server
+from agent.rpc.thread_pools import answered_in_pool
+from agent.wire import edge_agent_pb2 as wire
 
 ENVELOPE = 64 * 1024
 """Bytes of a request beyond its pixels: names, sizes, handles."""
 DETECT_THREADS = MAX_CALLS + 16
 """More than may be in hand: a call that must be refused gets a thread, and its refusal at once."""
 DESCRIBE_THREADS = 4
-LIFECYCLE_THREADS = 8
-"""StopModel waits for calls in hand, so describing has threads of its own."""
+LIFECYCLE_THREADS = 32
+"""StopModel waits for calls in hand, so describing has threads of its own, and many models may be stopped at once."""
 
 OPTIONS: list[tuple[str, Any]] = [
     # On purpose not unlimited: the largest image and its envelope.
@@ -31,26 +34,41 @@ OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-def make_server(service: EdgeAgent, health: Health) -> grpc.Server:
-    """A server for `service`, with health and reflection, not bound to any address yet."""
+def make_server(service: EdgeAgent, health: Health, most_message_bytes: int = 1 << 30) -> grpc.Server:
+    """A server for `service`, with health and reflection, not bound to any address yet.
+
+    `most_message_bytes`: how many bytes of images in messages may be held at once.
+    """
     # Control calls never wait behind inference.
     describing = ThreadPoolExecutor(DESCRIBE_THREADS, thread_name_prefix="describe")
     lifecycle = ThreadPoolExecutor(LIFECYCLE_THREADS, thread_name_prefix="lifecycle")
-    for method, pool in (
-        ("DescribeModel", describing),
-        ("ListModels", describing),
-        ("StartModel", lifecycle),
-        ("StopModel", lifecycle),
-    ):
-        answer_in_pool(service, method, pool)
     server = grpc.server(
         ThreadPoolExecutor(DETECT_THREADS, thread_name_prefix="detect"),
         interceptors=[RefusalsToStatus()],
         options=OPTIONS,
     )
-    add_EdgeAgentServicer_to_server(service, server)
+    handlers = {
+        "DetectAnomalies": grpc.unary_unary_rpc_method_handler(
+            service.DetectAnomalies, request_deserializer=RequestParser(most_message_bytes)
+        ),
+        "DescribeModel": _control(service.DescribeModel, wire.DescribeModelRequest, describing),
+        "ListModels": _control(service.ListModels, wire.ListModelsRequest, describing),
+        "StartModel": _control(service.StartModel, wire.StartModelRequest, lifecycle),
+        "StopModel": _control(service.StopModel, wire.StopModelRequest, lifecycle),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(EDGE_AGENT, handlers),))
     health.add_to(server, describing)
     return server
+
+
+def _control(
+    behaviour: Callable[[Any, grpc.ServicerContext], Any], request: type[Message], pool: ThreadPoolExecutor
+) -> grpc.RpcMethodHandler[Any, Any]:
+    return grpc.unary_unary_rpc_method_handler(
+        answered_in_pool(behaviour, pool),
+        request_deserializer=request.FromString,
+        response_serializer=Message.SerializeToString,
+    )
 
 
 def serve_at(server: grpc.Server, claim: SocketClaim, mode: int, group: int | None) -> None:

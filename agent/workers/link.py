@@ -17,7 +17,8 @@ from contextlib import suppress
 import msgspec
 
 from agent import errors
-from agent.images.detection import Region
+from agent.backends.base import RunsOn
+from agent.images.detection import Region, StageTimes
 
 MAX_FRAME = 96 * 1024
 """Bytes; the longest frame is an answer with 100 regions, each name 200 characters of 4 bytes."""
@@ -47,6 +48,10 @@ class Detect(msgspec.Struct, frozen=True, tag=True):
     """Bytes into the client's segment; None where the pixels lie in the slot's image memory."""
     mask_offset: int | None
     """Bytes into the client's segment; None where the mask is wanted in the slot's mask memory."""
+    refuse: tuple[bytes, ...] = ()
+    """Fingerprints of images that are not inspected: each has ended workers before."""
+    tell_image: bool = False
+    """Whether to say which image it is before the model runs: should the worker die, it was this one."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
@@ -58,7 +63,14 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
 class Opened(msgspec.Struct, frozen=True, tag=True):
     """Worker to parent: the package is verified, loaded, warmed up and self-tested."""
 
-    served_by: str
+    runs_on: RunsOn
+
+
+class InHand(msgspec.Struct, frozen=True, tag=True):
+    """Worker to parent: the image of this call is the next that the model sees."""
+
+    call: int
+    fingerprint: bytes
 
 
 class Answer(msgspec.Struct, frozen=True, tag=True):
@@ -71,6 +83,7 @@ class Answer(msgspec.Struct, frozen=True, tag=True):
     threshold: float
     regions: tuple[Region, ...]
     has_mask: bool
+    times: StageTimes
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
@@ -82,7 +95,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     sentence: str
 
 
-Message = Open | Detect | Progress | Opened | Answer | Refused
+Message = Open | Detect | Progress | Opened | InHand | Answer | Refused
 
 
 class Link:

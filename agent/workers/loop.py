@@ -13,18 +13,23 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agent.backends.base import BackendSettings
-from agent.errors import Refusal, Unexpected
-from agent.images.bitmap import BitmapLayout
+from agent.errors import ImageRefused, Refusal, Unexpected
+from agent.images.bitmap import BitmapLayout, fingerprint
+from agent.images.detection import StageTimes
 from agent.images.shared_memory import read_segment, write_segment
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
-from agent.workers.link import Answer, Detect, Link, Open, Opened, Progress, Refused, refused
+from agent.workers.link import Answer, Detect, InHand, Link, Open, Opened, Progress, Refused, refused
 from agent.workers.slots import Slot, map_slots
 
 PR_SET_PDEATHSIG = 1
@@ -49,7 +54,7 @@ def main() -> None:
         link.send(refused(None, refusal))
         return
     slots = _slots(first[1])
-    link.send(Opened(pipeline.served_by))
+    link.send(Opened(pipeline.runs_on))
     _answer_calls(link, pipeline, slots)
 
 
@@ -69,12 +74,23 @@ def _slots(descriptors: list[int]) -> list[Slot]:
 
 
 def _answer_calls(link: Link, pipeline: Pipeline, slots: list[Slot]) -> None:
-    # As many threads as slots: one call preprocesses while the other runs.
-    threads = ThreadPoolExecutor(len(slots), thread_name_prefix="call")
+    # As many threads as slots: one call preprocesses while the other runs. Each takes its calls from the link itself:
+    # a thread that received for the others would cost every call a change of threads.
+    threads = [
+        threading.Thread(target=_answer_next_calls, args=(link, pipeline, slots), name=f"call-{number}")
+        for number in range(len(slots))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _answer_next_calls(link: Link, pipeline: Pipeline, slots: list[Slot]) -> None:
     while (frame := link.receive()) is not None:
         call, descriptors = frame
         if isinstance(call, Detect):
-            threads.submit(_answer, link, pipeline, slots[call.slot], call, descriptors)
+            _answer(link, pipeline, slots[call.slot], call, descriptors)
     # The parent drains before it ends the link, so nobody waits for what still runs.
     os._exit(0)
 
@@ -82,7 +98,7 @@ def _answer_calls(link: Link, pipeline: Pipeline, slots: list[Slot]) -> None:
 def _answer(link: Link, pipeline: Pipeline, slot: Slot, call: Detect, descriptors: list[int]) -> None:
     reply: Answer | Refused
     try:
-        reply = _detect(pipeline, slot, call, descriptors)
+        reply = _detect(link, pipeline, slot, call, descriptors)
     except Refusal as refusal:
         reply = refused(call.call, refusal)
     except Exception:
@@ -97,17 +113,27 @@ def _answer(link: Link, pipeline: Pipeline, slot: Slot, call: Detect, descriptor
         os._exit(0)  # the parent is gone
 
 
-def _detect(pipeline: Pipeline, slot: Slot, call: Detect, descriptors: list[int]) -> Answer:
+def _detect(link: Link, pipeline: Pipeline, slot: Slot, call: Detect, descriptors: list[int]) -> Answer:
+    began = time.perf_counter()
     layout = BitmapLayout(call.width, call.height, call.row_bytes)
     left = iter(descriptors)
     image = memoryview(slot.image)[: layout.size]
     if call.segment_offset is not None:
         # Copied once, here: what the client writes from now on changes nothing.
         read_segment(next(left), call.segment_offset, image)
+    pixels = layout.pixels(image)
+    if call.refuse or call.tell_image:
+        _look_closely(link, call, pixels)
+    reading = time.perf_counter() - began
+
     mask = memoryview(slot.mask)[: layout.packed_size]
-    detection = pipeline.detect(layout.pixels(image), mask)
+    detection = pipeline.detect(pixels, mask)
+
+    began = time.perf_counter()
     if call.mask_offset is not None and detection.mask is not None:
         write_segment(next(left), call.mask_offset, mask)
+    writing = time.perf_counter() - began
+    times = detection.times
     return Answer(
         call.call,
         detection.is_anomalous,
@@ -116,7 +142,17 @@ def _detect(pipeline: Pipeline, slot: Slot, call: Detect, descriptors: list[int]
         detection.threshold,
         detection.regions,
         detection.mask is not None,
+        StageTimes(times.preprocessing + reading, times.inferring, times.postprocessing + writing),
     )
+
+
+def _look_closely(link: Link, call: Detect, pixels: NDArray[np.uint8]) -> None:
+    """Only while an image is under suspicion: a fingerprint of every image would cost too much."""
+    image = fingerprint(pixels)
+    if image in call.refuse:
+        raise ImageRefused
+    if call.tell_image:
+        link.send(InHand(call.call, image))
 
 
 def _die_with(parent: int) -> None:

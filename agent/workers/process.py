@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,14 +21,17 @@ from typing import Protocol
 import numpy as np
 
 import agent
+from agent.backends.base import RunsOn
 from agent.errors import LoadTimedOut
 from agent.images.bitmap import BitmapLayout
 from agent.images.detection import Detection
-from agent.workers.link import Answer, Detect, Link, Message, Open, Opened, Progress, Refused, refusal_in
+from agent.workers.link import Answer, Detect, InHand, Link, Message, Open, Opened, Progress, Refused, refusal_in
 from agent.workers.slots import make_slots
 
 log = logging.getLogger(__name__)
 
+MAX_LINE = 4096
+"""Bytes of a worker's output that become one line of the log."""
 CLOSE_LIMIT = 1.0
 """Seconds a worker has to leave by itself after its link has ended; then it is killed."""
 
@@ -46,6 +50,8 @@ class WorkerDied(Exception):
 
     def __init__(self, what: str = "its worker ended unexpectedly") -> None:
         super().__init__(what)
+        self.image: bytes | None = None
+        """Fingerprint of the image that the model had seen last, where the worker was to tell it."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +67,20 @@ class ImageToInspect:
     """One call's pixels and where its mask goes."""
 
     layout: BitmapLayout
-    pixels: bytes | OpenSegment
+    pixels: bytes | memoryview | OpenSegment
     mask: OpenSegment | None = None
     """None: the mask comes back with the detection."""
+    refuse: tuple[bytes, ...] = ()
+    """Fingerprints of images that are not inspected."""
+    tell_image: bool = False
+    """Whether WorkerDied is to tell the image's fingerprint."""
 
 
 class WorkerHandle(Protocol):
     """What the fleet needs of a worker; tests put a fake one in its place."""
 
-    def wait_until_open(self, limit: float) -> str:
-        """Runtime and device that serve, once the self-test has passed.
+    def wait_until_open(self, limit: float) -> RunsOn:
+        """What the model runs on, once the self-test has passed.
 
         Raises:
             BadPackage: the package cannot be served.
@@ -88,9 +98,34 @@ class WorkerHandle(Protocol):
         """
         ...
 
+    def memory(self) -> int:
+        """Bytes that the worker holds now and no file backs; 0 when it has ended."""
+        ...
+
     def close(self) -> None:
         """Ends the worker and gives its memory back; returns when it is gone."""
         ...
+
+
+class _Call:
+    """A call that the worker has in hand."""
+
+    def __init__(self) -> None:
+        self.answer: Future[Answer] = Future()
+        self._image: bytes | None = None
+
+    def take(self, message: Answer | Refused | InHand) -> None:
+        if isinstance(message, InHand):
+            self._image = message.fingerprint
+        elif isinstance(message, Answer):
+            self.answer.set_result(message)
+        else:
+            self.answer.set_exception(refusal_in(message))
+
+    def died(self, *what: str) -> WorkerDied:
+        death = WorkerDied(*what)
+        death.image = self._image
+        return death
 
 
 class WorkerProcess:
@@ -107,11 +142,11 @@ class WorkerProcess:
         """Starts the process. `on_progress` and `on_end` are called from a thread of this handle."""
         self._on_progress, self._on_end = on_progress, on_end
         self._lock = threading.Lock()
-        self._calls: dict[int, Future[Answer]] = {}
+        self._calls: dict[int, _Call] = {}
         self._next_call = 0
         self._ended = False
         self._end_told = threading.Event()
-        self._opened: Future[str] = Future()
+        self._opened: Future[RunsOn] = Future()
         with ExitStack() as closed_here:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             closed_here.callback(theirs.close)
@@ -125,14 +160,15 @@ class WorkerProcess:
                 undone.callback(self._process.wait)
                 undone.callback(self._process.kill)
                 self._link.send(Open(str(folder), threads, slots), descriptors)
-                threading.Thread(target=self._receive, name="worker-link", daemon=True).start()
+                for target, name in ((self._receive, "worker-link"), (self._read_output, "worker-output")):
+                    threading.Thread(target=target, name=name, daemon=True).start()
                 undone.pop_all()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_until_open(self, limit: float) -> str:
+    def wait_until_open(self, limit: float) -> RunsOn:
         try:
             return self._opened.result(limit)
         except FutureTimeout:
@@ -155,34 +191,45 @@ class WorkerProcess:
             memoryview(self._slots[slot].image)[: layout.size] = image.pixels
         if image.mask is not None:
             segments.append(image.mask)
-        answer = Future[Answer]()
+        call = _Call()
         with self._lock:
-            call = self._next_call
+            number = self._next_call
             self._next_call += 1
-            self._calls[call] = answer
+            self._calls[number] = call
         order = Detect(
-            call,
+            number,
             slot,
             layout.width,
             layout.height,
             layout.row_bytes,
             image.pixels.offset if isinstance(image.pixels, OpenSegment) else None,
             image.mask.offset if image.mask else None,
+            image.refuse,
+            image.tell_image,
         )
         try:
             if self._ended:
                 raise WorkerDied
             self._link.send(order, [segment.descriptor for segment in segments])
-            return self._detection(answer.result(limit), slot, image)
+            return self._detection(call.answer.result(limit), slot, image)
         except FutureTimeout as error:  # a run cannot be stopped from outside, but its process can
             log.error("worker %d: a call ran longer than %g s; the worker is replaced", self.pid, limit)
             self._process.kill()
-            raise WorkerDied(f"its worker was ended after {limit:g} s") from error
-        except OSError as error:  # the link has ended
-            raise WorkerDied from error
+            raise call.died(f"its worker was ended after {limit:g} s") from error
+        except (OSError, WorkerDied) as error:  # the link has ended
+            raise call.died() from error
         finally:
             with self._lock:
-                self._calls.pop(call, None)
+                self._calls.pop(number, None)
+
+    def memory(self) -> int:
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return 0
+        # proc(5). Slots are shared memory, and not counted: they are as large as the largest images have been.
+        anonymous = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
+        return int(anonymous[1]) * 1024 if anonymous else 0
 
     def close(self) -> None:
         self._link.shutdown()
@@ -203,7 +250,9 @@ class WorkerProcess:
             layout = image.layout
             content = bytes(memoryview(self._slots[slot].mask)[: layout.packed_size])
             mask = np.frombuffer(content, np.uint8).reshape(layout.height, layout.width, 3)
-        return Detection(answer.is_anomalous, answer.confidence, answer.score, answer.threshold, answer.regions, mask)
+        return Detection(
+            answer.is_anomalous, answer.confidence, answer.score, answer.threshold, answer.regions, mask, answer.times
+        )
 
     def _receive(self) -> None:
         try:
@@ -212,36 +261,35 @@ class WorkerProcess:
         finally:
             self._end()
 
+    def _read_output(self) -> None:
+        output = self._process.stdout
+        assert output is not None
+        with output:
+            while line := output.readline(MAX_LINE):
+                text = line.decode(errors="replace").rstrip()
+                log.warning("worker %d: %s", self.pid, text.encode("unicode_escape").decode())
+
     def _take(self, message: Message) -> None:
-        if isinstance(message, Answer | Refused):
-            self._resolve(message.call, message)
+        if isinstance(message, Answer | Refused | InHand) and message.call is not None:
+            with self._lock:
+                call = self._calls.get(message.call)
+            if call is not None:  # else it has stopped waiting
+                call.take(message)
+        elif isinstance(message, Refused):
+            self._opened.set_exception(refusal_in(message))
         elif isinstance(message, Opened):
-            self._opened.set_result(message.served_by)
+            self._opened.set_result(message.runs_on)
         elif isinstance(message, Progress):
             self._on_progress(message.text)
-
-    def _resolve(self, call: int | None, message: Answer | Refused) -> None:
-        if call is None:
-            assert isinstance(message, Refused)
-            self._opened.set_exception(refusal_in(message))
-            return
-        with self._lock:
-            waiting = self._calls.get(call)
-        if waiting is None:  # it stopped waiting
-            return
-        if isinstance(message, Answer):
-            waiting.set_result(message)
-        else:
-            waiting.set_exception(refusal_in(message))
 
     def _end(self) -> None:
         self._wait_for_process()
         with self._lock:
             self._ended = True
             left = list(self._calls.values())
-        for waiting in left:
-            if not waiting.done():
-                waiting.set_exception(WorkerDied())
+        for call in left:
+            if not call.answer.done():
+                call.answer.set_exception(WorkerDied())
         if not self._opened.done():
             self._opened.set_exception(WorkerDied("its worker ended while it was loading the model"))
         self._link.close()
@@ -260,4 +308,13 @@ def _start(descriptor: int) -> subprocess.Popen[bytes]:
     paths += [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     command = [sys.executable, "-m", "agent.workers.loop", str(descriptor), str(os.getpid())]
-    return subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, env=environment, cwd="/")
+    return subprocess.Popen(
+        command,
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        # Read by us: whatever a runtime prints becomes log lines, and never waits for who reads our own output.
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd="/",
+    )

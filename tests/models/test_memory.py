@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent.errors import NotEnoughMemory
+from agent.models.keeper import ModelSettings
 from agent.models.lifecycle import ModelStatus
 from agent.models.memory import WORKER, available_memory, needed_memory
 from agent.models.registry import Record
-from agent.models.served_model import ModelSettings, ServedModel
+from agent.models.served_model import ServedModel
 from agent.packages.package import read_package
 from tests.support.fake_worker import PATIENCE, FakeWorkers
 from tests.support.packages import make_package

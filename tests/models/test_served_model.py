@@ -33,10 +33,11 @@ from agent.images.detection import Detection
 from agent.images.shared_memory import SegmentRange
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
+from agent.models.keeper import DEATHS_ALLOWED, ModelSettings
 from agent.models.lifecycle import ModelStatus
 from agent.models.registry import Record
 from agent.models.request import DetectRequest
-from agent.models.served_model import DEATHS_ALLOWED, ModelSettings, ServedModel
+from agent.models.served_model import ServedModel
 from agent.workers.process import ImageToInspect, OpenSegment, WorkerDied
 from tests.support.agent_process import segment
 from tests.support.fake_worker import (
@@ -188,7 +189,7 @@ def test_a_model_is_starting_when_start_returns_and_running_once_its_worker_is_o
     assert model.describe().status is STARTING
     gate.set()
     becomes(model, RUNNING)
-    assert model.describe().message == "version 1.0.0, fake runtime of 1"
+    assert model.describe().message == "version 1.0.0, fake runtime of 1 on CPU"
     assert model.describe().arn == ARN.format(1)
 
 
@@ -244,7 +245,7 @@ def test_a_model_that_does_not_open_is_failed_with_the_reason_and_can_be_started
     assert model.describe().message == reason
     model.start()
     becomes(model, RUNNING)
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert all(worker.closed.is_set() for worker in bench.workers.opened[:-1])
 
 
@@ -289,7 +290,7 @@ def test_stop_answers_the_calls_in_hand_and_those_in_line_before_the_worker_is_c
     assert not stopping.done() and not worker.closed.is_set()
     gate.set()
     stopping.result(PATIENCE)
-    assert [call.result(PATIENCE) for call in calls] == [NORMAL] * 4
+    assert [call.result(PATIENCE).detection for call in calls] == [NORMAL] * 4
     assert worker.closed.is_set() and worker.calls_when_closed == 0
     assert model.describe().status is STOPPED and model.describe().message == ""
 
@@ -299,7 +300,7 @@ def test_a_stopped_model_can_be_started_again(bench: Bench) -> None:
     model.stop()
     model.start()
     becomes(model, RUNNING)
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
 
 
 def test_a_model_can_be_stopped_while_its_worker_is_being_restarted(bench: Bench) -> None:
@@ -328,7 +329,7 @@ def test_calls_go_in_as_many_slots_as_there_are_and_the_rest_waits_or_is_refused
     with pytest.raises(QueueFull):
         model.detect(image_request(), Caller())
     gate.set()
-    assert [call.result(PATIENCE) for call in calls] == [NORMAL] * 6
+    assert [call.result(PATIENCE).detection for call in calls] == [NORMAL] * 6
     assert bench.workers.number(0).most_at_once == SETTINGS.slots
     assert bench.workers.calls == 6
 
@@ -359,8 +360,8 @@ def test_a_call_that_is_given_up_while_it_waits_never_reaches_the_worker(bench: 
         with pytest.raises(CallerGone):
             call.result(PATIENCE)
     gate.set()
-    assert [call.result(PATIENCE) for call in in_hand] == [NORMAL] * 2
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert [call.result(PATIENCE).detection for call in in_hand] == [NORMAL] * 2
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert bench.workers.calls == 3
 
 
@@ -369,7 +370,7 @@ def test_another_size_than_the_packages_is_refused_before_a_slot_is_taken(bench:
     with pytest.raises(WrongImageSize, match=r"128 x 64.*96 x 64"):
         model.detect(image_request(0, 128, 64), Caller())
     assert bench.workers.calls == 0
-    assert bench.running("any-size").detect(image_request(0, 128, 64), Caller()) is NORMAL
+    assert bench.running("any-size").detect(image_request(0, 128, 64), Caller()).detection is NORMAL
 
 
 def test_segments_are_opened_for_the_call_only_and_the_mask_goes_to_its_range(bench: Bench) -> None:
@@ -409,9 +410,9 @@ def test_a_worker_that_dies_between_calls_is_replaced_and_the_model_stays_runnin
     model = bench.running()
     bench.workers.number(0).die()
     assert bench.workers.number(1).is_open.wait(PATIENCE)
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert model.describe().status is RUNNING
-    assert model.describe().message == "version 1.0.0, fake runtime of 1"
+    assert model.describe().message == "version 1.0.0, fake runtime of 1 on CPU"
 
 
 def test_a_restarting_model_says_so_and_stays_running(bench: Bench) -> None:
@@ -428,7 +429,7 @@ def test_a_restarting_model_says_so_and_stays_running(bench: Bench) -> None:
 def test_the_call_in_hand_at_a_death_is_answered_by_the_next_worker(bench: Bench) -> None:
     bench.workers.next.append(Plan(dies_on_call=0))
     model = bench.running()
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert [worker.calls for worker in bench.workers.opened] == [1, 1]
 
 
@@ -438,7 +439,7 @@ def test_both_calls_in_hand_at_a_death_are_answered_by_the_next_worker(bench: Be
     calls = [bench.threads.submit(model.detect, image_request(), Caller()) for _ in range(2)]
     bench.workers.number(0).wait_for_calls(2)
     bench.workers.number(0).die()
-    assert [call.result(PATIENCE) for call in calls] == [NORMAL] * 2
+    assert [call.result(PATIENCE).detection for call in calls] == [NORMAL] * 2
     assert bench.workers.number(1).calls == 2
 
 
@@ -450,7 +451,7 @@ def test_a_call_that_was_in_hand_at_two_deaths_is_given_up_and_the_model_serves_
     ):
         model.detect(image_request(), Caller())
     assert [worker.calls for worker in bench.workers.opened[:2]] == [1, 1]
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert model.describe().status is RUNNING
 
 
@@ -467,7 +468,7 @@ def test_new_calls_wait_while_a_worker_is_restarted_and_no_longer_than_their_dea
     assert 0.1 <= time.monotonic() - begin < 2
     assert not patient.done()
     gate.set()
-    assert patient.result(PATIENCE) is NORMAL
+    assert patient.result(PATIENCE).detection is NORMAL
     assert bench.workers.calls == 1
 
 
@@ -484,7 +485,7 @@ def test_a_call_given_up_while_a_worker_is_restarted_never_reaches_it(bench: Ben
     gate.set()
     with pytest.raises(CallerGone):
         call.result(PATIENCE)
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert bench.workers.calls == 1
 
 
@@ -513,13 +514,13 @@ def test_a_model_whose_workers_keep_dying_is_failed_and_no_other_model_notices(b
     # The first death comes while serving, the others while loading again.
     bench.workers.of_package["1"] = Plan(dies_while_opening=True)
     try:
-        assert fleet.detect("model", image_request(), Caller()) is NORMAL
+        assert fleet.detect("model", image_request(), Caller()).detection is NORMAL
         (first,) = [worker for worker in bench.workers.opened if worker.folder.name == "1"]
         begin, used = time.monotonic(), time.process_time()
         first.die()
         waiting = bench.threads.submit(fleet.detect, "model", image_request(), Caller())
         while fleet.describe("model").status is RUNNING:
-            assert fleet.detect("other", image_request(), Caller()) is NORMAL
+            assert fleet.detect("other", image_request(), Caller()).detection is NORMAL
             assert fleet.describe("other").status is RUNNING
             assert time.monotonic() - begin < PATIENCE
             wait([waiting], 0.01)  # no busy loop: what the agent uses is measured below
@@ -536,7 +537,7 @@ def test_a_model_whose_workers_keep_dying_is_failed_and_no_other_model_notices(b
         fleet.start("model")
         eventually("it to run again", lambda: fleet.describe("model").status is RUNNING)
         bench.workers.opened[-1].die()
-        assert fleet.detect("model", image_request(), Caller()) is NORMAL
+        assert fleet.detect("model", image_request(), Caller()).detection is NORMAL
     finally:
         fleet.close()
 
@@ -546,7 +547,7 @@ def test_a_restart_that_gets_no_process_is_tried_again(bench: Bench) -> None:
     bench.workers.next.extend([Plan(), BlockingIOError(11, "Resource temporarily unavailable")])
     model = bench.running()
     bench.workers.number(0).die()
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert model.describe().status is RUNNING
 
 
@@ -571,16 +572,16 @@ def test_a_new_version_takes_over_between_two_calls_and_the_old_worker_goes_afte
     model.use(bench.record("2"))
     new = bench.workers.number(1)
     happens(new.opening)
-    says(model, "version 1.0.0, fake runtime of 1; loading version 2.0.0")
+    says(model, "version 1.0.0, fake runtime of 1 on CPU; loading version 2.0.0")
     assert model.describe().status is RUNNING
     may_open.set()
-    says(model, "version 2.0.0, fake runtime of 2")
+    says(model, "version 2.0.0, fake runtime of 2 on CPU")
     assert model.describe().arn == ARN.format(2)
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert (old.calls, new.calls) == (1, 1)
     assert not old.closed.is_set() and not in_hand.done()
     gate.set()
-    assert in_hand.result(PATIENCE) is NORMAL
+    assert in_hand.result(PATIENCE).detection is NORMAL
     happens(old.closed)
     assert old.calls_when_closed == 0 and not new.closed.is_set()
 
@@ -592,7 +593,7 @@ def test_no_call_fails_while_versions_change(bench: Bench) -> None:
     def keep_calling() -> int:
         count = 0
         while not stop.is_set():
-            assert model.detect(image_request(), Caller()) is NORMAL
+            assert model.detect(image_request(), Caller()).detection is NORMAL
             count += 1
         return count
 
@@ -601,7 +602,7 @@ def test_no_call_fails_while_versions_change(bench: Bench) -> None:
         for turn in range(30):
             version = "123"[(turn + 1) % 3]
             model.use(bench.record(version))
-            says(model, f"version {version}.0.0, fake runtime of {version}")
+            says(model, f"version {version}.0.0, fake runtime of {version} on CPU")
     finally:
         stop.set()
     assert sum(client.result(PATIENCE) for client in clients) > 0
@@ -627,14 +628,14 @@ def test_a_new_version_that_cannot_be_loaded_leaves_the_old_one_serving_and_says
         says(model, f"version {turn}.0.0 does not take over")
         # The words of an earlier failure are not carried along.
         message = model.describe().message
-        assert message.startswith(f"version 1.0.0, fake runtime of 1; version {turn}.0.0 does not take over: ")
+        assert message.startswith(f"version 1.0.0, fake runtime of 1 on CPU; version {turn}.0.0 does not take over: ")
         assert reason in message
         assert model.describe().status is RUNNING
-        assert model.detect(image_request(), Caller()) is NORMAL
+        assert model.detect(image_request(), Caller()).detection is NORMAL
     assert bench.workers.number(0).calls == 2
     # A crash brings back the good version, not the bad one.
     bench.workers.number(0).die()
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert bench.workers.opened[-1].folder.name == "1"
     assert model.describe().arn == ARN.format(1)
 
@@ -643,7 +644,7 @@ def test_a_new_version_whose_manifest_is_bad_leaves_the_old_one_serving(bench: B
     model = bench.running()
     model.use(bench.record("bad"))
     says(model, "version bad.0.0 does not take over")
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert model.detect(image_request(), Caller()).detection is NORMAL
     assert len(bench.workers.opened) == 1
 
 
@@ -669,7 +670,7 @@ def test_a_new_version_that_comes_while_the_first_is_loading_is_served_next(benc
     happens(bench.workers.number(0).opening)
     model.use(bench.record("2"))
     gate.set()
-    says(model, "version 2.0.0, fake runtime of 2")
+    says(model, "version 2.0.0, fake runtime of 2 on CPU")
 
 
 def test_a_new_version_of_a_model_that_is_not_loaded_waits_for_the_start(bench: Bench) -> None:
@@ -727,7 +728,7 @@ def test_a_running_model_that_leaves_answers_its_calls_in_hand(bench: Bench) -> 
     becomes(model, STOPPING)
     gate.set()
     closing.result(PATIENCE)
-    assert [call.result(PATIENCE) for call in calls] == [NORMAL] * 3
+    assert [call.result(PATIENCE).detection for call in calls] == [NORMAL] * 3
 
 
 def test_a_model_that_leaves_and_drains_says_nothing_of_the_one_that_comes_back_under_its_name(bench: Bench) -> None:
@@ -745,7 +746,7 @@ def test_a_model_that_leaves_and_drains_says_nothing_of_the_one_that_comes_back_
     fleet.apply({"a": bench.record("2", "a")})  # it was started, so it runs again
     eventually("the new one to run", lambda: told[-1] is True)
     gate.set()
-    assert call.result(PATIENCE) is NORMAL
+    assert call.result(PATIENCE).detection is NORMAL
     happens(bench.workers.number(0).closed)
     eventually("the old one to be gone", lambda: not threads_of_models("retire-"))
     assert told[-1] is True
@@ -795,7 +796,7 @@ def test_every_other_model_answers_while_one_hangs_in_loading(bench: Bench) -> N
     happens(bench.workers.number(0).opening)
     fleet.start("good")
     eventually("the good one to run", lambda: fleet.describe("good").status is RUNNING)
-    assert fleet.detect("good", image_request(), Caller()) is NORMAL
+    assert fleet.detect("good", image_request(), Caller()).detection is NORMAL
     assert [model.status for model in fleet.list()] == [RUNNING, STARTING]
     with pytest.raises(ModelNotRunning):
         fleet.stop("hangs")
@@ -810,7 +811,7 @@ def test_every_move_is_one_line_in_the_log(bench: Bench, caplog: pytest.LogCaptu
     moves = [record.getMessage() for record in caplog.records if "->" in record.getMessage()]
     assert moves == [
         "model model: STOPPED -> STARTING: starting a worker",
-        "model model: STARTING -> RUNNING: version 1.0.0, fake runtime of 1",
+        "model model: STARTING -> RUNNING: version 1.0.0, fake runtime of 1 on CPU",
         "model model: RUNNING -> STOPPING: answering the calls in hand",
         "model model: STOPPING -> STOPPED",
     ]
@@ -864,8 +865,8 @@ def test_an_image_that_kills_its_worker_takes_no_other_call_down(bench: Bench) -
     gate.set()
     with pytest.raises(ModelCrashed):
         poison.result(PATIENCE)
-    assert [call.result(PATIENCE) for call in innocent] == [NORMAL] * 3
-    assert model.detect(image_request(), Caller()) is NORMAL
+    assert [call.result(PATIENCE).detection for call in innocent] == [NORMAL] * 3
+    assert model.detect(image_request(), Caller()).detection is NORMAL
 
 
 def test_a_call_in_hand_is_answered_though_its_worker_dies_while_the_model_is_stopping(bench: Bench) -> None:
@@ -876,7 +877,7 @@ def test_a_call_in_hand_is_answered_though_its_worker_dies_while_the_model_is_st
     stopping = bench.threads.submit(model.stop)
     becomes(model, STOPPING)
     bench.workers.number(0).die()
-    assert call.result(PATIENCE) is NORMAL
+    assert call.result(PATIENCE).detection is NORMAL
     stopping.result(PATIENCE)
     assert model.describe().status is STOPPED
 
@@ -912,6 +913,6 @@ def test_a_record_that_says_the_same_again_changes_nothing(bench: Bench) -> None
     fleet.start("a")
     eventually("it to run", lambda: fleet.describe("a").status is RUNNING)
     fleet.apply({"a": bench.record("1", "a"), "b": bench.record("2", "b")})
-    assert fleet.detect("a", image_request(), Caller()) is NORMAL
+    assert fleet.detect("a", image_request(), Caller()).detection is NORMAL
     assert len(bench.workers.opened) == 1
     fleet.close()

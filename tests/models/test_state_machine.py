@@ -25,8 +25,8 @@ from agent.errors import (
 from agent.images.detection import Detection
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
+from agent.models.keeper import ModelSettings
 from agent.models.registry import Record
-from agent.models.served_model import ModelSettings
 from tests.support.fake_worker import (
     NORMAL,
     PATIENCE,
@@ -185,7 +185,7 @@ class FleetMachine(RuleBasedStateMachine):
         elif not model.held:
             assert model.worker is not None
             before = model.worker.calls
-            assert self.fleet.detect(name, image_request(), Caller()) is NORMAL
+            assert self.fleet.detect(name, image_request(), Caller()).detection is NORMAL
             assert model.worker.calls == before + 1
 
     @rule(name=NAMES)
@@ -287,7 +287,7 @@ class FleetMachine(RuleBasedStateMachine):
     def calls_are_answered(self, model: Reference) -> None:
         if model.may_answer is not None:
             model.may_answer.set()
-            assert [call.result(PATIENCE) for _, call in model.held] == [NORMAL] * len(model.held)
+            assert [call.result(PATIENCE).detection for _, call in model.held] == [NORMAL] * len(model.held)
             model.held.clear()
 
     def in_line(self, name: str) -> int:

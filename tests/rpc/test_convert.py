@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from agent.backends.base import RunsOn
 from agent.errors import (
     BothMaskHandles,
     CallerGone,
@@ -25,17 +27,20 @@ from agent.errors import (
     WrongByteCount,
 )
 from agent.images.bitmap import BitmapLayout
-from agent.images.detection import Detection, Region
+from agent.images.detection import Detection, Region, StageTimes
 from agent.images.shared_memory import SegmentRange
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
+from agent.models.keeper import ModelSettings
 from agent.models.lifecycle import ModelStatus
 from agent.models.registry import Record
 from agent.models.request import DetectRequest
-from agent.models.served_model import ModelDescription, ModelSettings
+from agent.models.served_model import Inspection, ModelDescription
+from agent.models.worker_post import ServedBy
 from agent.rpc import convert
 from agent.rpc.error_status import status_of
 from agent.rpc.health import Health
+from agent.rpc.request_parser import ReceivedRequest, parse
 from agent.rpc.server import make_server
 from agent.rpc.service import MAX_CALLS, EdgeAgent
 from agent.wire import edge_agent_pb2 as wire
@@ -56,31 +61,48 @@ def handle(name: str = "/ring", size: int = SIZE, offset: int = 0) -> wire.Share
     return wire.SharedMemoryHandle(name=name, size=size, offset=offset)
 
 
+def received(message: wire.DetectAnomaliesRequest) -> ReceivedRequest:
+    """As the server gets it from the wire."""
+    parsed = parse(message.SerializeToString())
+    assert isinstance(parsed, ReceivedRequest)
+    return parsed
+
+
+def converted(message: wire.DetectAnomaliesRequest) -> DetectRequest:
+    return convert.detect_request(received(message))
+
+
+def sent(response: bytes) -> wire.DetectAnomalyResult:
+    """As a client gets it from the wire."""
+    return wire.DetectAnomaliesResponse.FromString(response).detect_anomaly_result
+
+
 # --- requests ---
 
 
 def test_bytes_become_pixels_and_their_layout() -> None:
-    converted = convert.detect_request(request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE)))
-    assert converted == DetectRequest(BitmapLayout(WIDTH, HEIGHT, WIDTH * 3), bytes(SIZE), None)
+    assert converted(request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE))) == DetectRequest(
+        BitmapLayout(WIDTH, HEIGHT, WIDTH * 3), bytes(SIZE), None
+    )
 
 
 def test_padded_rows_are_told_by_the_number_of_bytes() -> None:
     for data in ({"byte_data": bytes(PADDED)}, {"shared_memory_handle": handle(size=PADDED)}):
-        assert convert.detect_request(request(width=73, height=64, **data)).layout == BitmapLayout(73, 64, 220)
+        assert converted(request(width=73, height=64, **data)).layout == BitmapLayout(73, 64, 220)
 
 
 def test_a_handle_becomes_a_range_of_a_segment_that_is_not_opened_yet() -> None:
-    converted = convert.detect_request(
+    range_of = converted(
         request(width=WIDTH, height=HEIGHT, shared_memory_handle=handle("/no such segment", SIZE, UINT64))
     )
-    assert converted.pixels == SegmentRange("/no such segment", SIZE, UINT64)
+    assert range_of.pixels == SegmentRange("/no such segment", SIZE, UINT64)
 
 
 @pytest.mark.parametrize("field", ["shared_memory_handle", "legacy_shared_memory_handle"])
 def test_the_mask_handle_is_taken_from_either_number(field: str) -> None:
     message = request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE))
     getattr(message.anomaly_mask_params, field).CopyFrom(handle("ring", 7, 8))
-    assert convert.detect_request(message).mask == SegmentRange("ring", 7, 8)
+    assert converted(message).mask == SegmentRange("ring", 7, 8)
 
 
 def test_the_two_numbers_are_2_and_3_on_the_wire() -> None:
@@ -95,13 +117,13 @@ def test_both_numbers_at_once_are_refused_even_when_they_agree_or_are_empty() ->
     message.anomaly_mask_params.shared_memory_handle.SetInParent()
     message.anomaly_mask_params.legacy_shared_memory_handle.SetInParent()
     with pytest.raises(BothMaskHandles):
-        convert.detect_request(message)
+        converted(message)
 
 
 def test_mask_parameters_without_a_handle_ask_for_an_inline_mask() -> None:
     message = request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE))
     message.anomaly_mask_params.SetInParent()
-    assert convert.detect_request(message).mask is None
+    assert converted(message).mask is None
 
 
 @pytest.mark.parametrize(
@@ -122,7 +144,7 @@ def test_mask_parameters_without_a_handle_ask_for_an_inline_mask() -> None:
 )
 def test_what_is_no_image_is_refused(message: wire.DetectAnomaliesRequest, refusal: type[Refusal]) -> None:
     with pytest.raises(refusal):
-        convert.detect_request(message)
+        converted(message)
 
 
 # --- answers ---
@@ -140,24 +162,45 @@ ASKED = DetectRequest(BitmapLayout(WIDTH, HEIGHT, WIDTH * 3), b"")
 
 
 def test_a_classification_has_neither_mask_nor_anomalies() -> None:
-    result = convert.detect_response(CLASSIFIED, ASKED).detect_anomaly_result
+    result = sent(convert.detect_response(CLASSIFIED, ASKED))
     assert (result.is_anomalous, result.anomaly_threshold) == (True, 0.5)
     assert result.confidence == result.anomaly_score == np.float32(0.9)
     assert not result.HasField("anomaly_mask") and not result.anomalies
 
 
 def test_a_segmentation_has_its_mask_inline_and_every_region_background_first_even_with_no_pixel() -> None:
-    result = convert.detect_response(SEGMENTED, ASKED).detect_anomaly_result
+    result = sent(convert.detect_response(SEGMENTED, ASKED))
     assert (result.anomaly_mask.width, result.anomaly_mask.height) == (WIDTH, HEIGHT)
     assert SEGMENTED.mask is not None and result.anomaly_mask.byte_data == SEGMENTED.mask.tobytes()
     seen = [(a.name, a.pixel_anomaly.total_percentage_area, a.pixel_anomaly.hex_color) for a in result.anomalies]
     assert seen == [("background", 0.0, "#FFFFFF"), ("dent", 1.0, "#23A436")]
 
 
+def test_an_answer_on_the_wire_is_what_protobuf_would_write_but_for_the_order_of_fields() -> None:
+    whole = wire.DetectAnomaliesResponse.FromString(convert.detect_response(SEGMENTED, ASKED))
+    again = wire.DetectAnomaliesResponse.FromString(whole.SerializeToString())
+    assert again == whole
+
+
+def test_response_metadata_tells_what_answered_and_how_long_each_step_took() -> None:
+    times = StageTimes(preprocessing=0.0012, inferring=0.0345, postprocessing=0.000067)
+    served_by = ServedBy("2.0.0 größer\n", RunsOn("ONNX Runtime 1.2.3", "CPU"))
+    told = dict(convert.how_it_came_about(Inspection(replace(CLASSIFIED, times=times), served_by, 0.25)))
+    assert told == {
+        "edge-agent-model-version": "2.0.0 gr\\xf6\\xdfer\\n",
+        "edge-agent-runtime": "ONNX Runtime 1.2.3",
+        "edge-agent-device": "CPU",
+        "edge-agent-waiting-ms": "250.00",
+        "edge-agent-preprocessing-ms": "1.20",
+        "edge-agent-inferring-ms": "34.50",
+        "edge-agent-postprocessing-ms": "0.07",
+    }
+
+
 def test_a_mask_in_the_clients_segment_is_echoed_with_the_size_that_was_written() -> None:
     asked = DetectRequest(ASKED.layout, b"", SegmentRange("ring", SIZE + 100, 11))
     written = Detection(False, 0.75, 0.25, 0.5, SEGMENTED.regions, None)
-    mask = convert.detect_response(written, asked).detect_anomaly_result.anomaly_mask
+    mask = sent(convert.detect_response(written, asked)).anomaly_mask
     assert mask.WhichOneof("data") == "shared_memory_handle"
     assert mask.shared_memory_handle == handle("ring", SIZE, 11)
 
@@ -184,6 +227,9 @@ class Context:
 
     def time_remaining(self) -> float | None:
         return self._remaining
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self.metadata = dict(metadata)
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         self.when_it_ends = callback
@@ -221,8 +267,8 @@ def test_the_five_calls_answer_with_the_messages_of_the_contract(fleet: Fleet) -
         ("bolt", wire.RUNNING),
         ("nut", wire.STOPPED),
     ]
-    detected = service.DetectAnomalies(request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE)), context)
-    assert detected.detect_anomaly_result.anomaly_score == 0.25
+    detected = service.DetectAnomalies(received(request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE))), context)
+    assert sent(detected).anomaly_score == 0.25
     stopped = service.StopModel(wire.StopModelRequest(model_component="bolt"), context)
     assert stopped.status == wire.STOPPED
     started = service.StartModel(wire.StartModelRequest(model_component="bolt"), context)
@@ -236,7 +282,7 @@ def test_a_call_that_nobody_waits_for_any_more_never_reaches_the_worker(
     fleet: Fleet, workers: FakeWorkers, context: Context
 ) -> None:
     with pytest.raises(CallerGone):
-        EdgeAgent(fleet).DetectAnomalies(request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE)), context)
+        EdgeAgent(fleet).DetectAnomalies(received(request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE))), context)
     assert workers.calls == 0
 
 
@@ -341,7 +387,7 @@ def test_no_message_of_the_wire_gets_anything_but_an_answer_or_a_listed_refusal(
     @example(named("washer"))
     def send(message: wire.DetectAnomaliesRequest) -> None:
         try:
-            answer = service.DetectAnomalies(message, Context())
+            answer = service.DetectAnomalies(received(message), Context())
         except Refusal as refusal:
             sentence, code = str(refusal), status_of(type(refusal))
             assert code in ALLOWED
@@ -349,14 +395,14 @@ def test_no_message_of_the_wire_gets_anything_but_an_answer_or_a_listed_refusal(
             assert "/dev/shm" not in sentence and "Traceback" not in sentence
             outcomes[code.name] = outcomes.get(code.name, 0) + 1
         else:
-            assert answer.SerializeToString()
+            assert sent(answer).anomaly_threshold
             outcomes["OK"] = outcomes.get("OK", 0) + 1
 
     send()
     # Codes that must occur, else the messages were none that get far.
     assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"} <= set(outcomes)
     assert outcomes["OK"] > 20 and outcomes["INVALID_ARGUMENT"] > 500, outcomes
-    assert fleet.detect("bolt", convert.detect_request(request(width=64, height=64, byte_data=bytes(12288))), Caller())
+    assert fleet.detect("bolt", converted(request(width=64, height=64, byte_data=bytes(12288))), Caller())
 
 
 def test_requests_are_told_apart_while_many_come_at_once(fleet: Fleet, workers: FakeWorkers) -> None:
@@ -366,7 +412,7 @@ def test_requests_are_told_apart_while_many_come_at_once(fleet: Fleet, workers: 
 
     def send(value: int) -> float:
         message = request(width=64, height=64, byte_data=bytes([value]) * 12288)
-        return service.DetectAnomalies(message, Context()).detect_anomaly_result.anomaly_score
+        return sent(service.DetectAnomalies(received(message), Context())).anomaly_score
 
     with ThreadPoolExecutor(4) as threads:  # as many as may wait
         scores = list(threads.map(send, [turn % 256 for turn in range(1000)]))
@@ -377,16 +423,16 @@ def test_one_call_more_than_the_agent_holds_is_refused_at_once_and_control_calls
     may_answer, arrived = threading.Event(), threading.Semaphore(0)
 
     class BusyFleet:
-        def detect(self, *_: Any) -> Detection:
+        def detect(self, *_: Any) -> Inspection:
             arrived.release()
             may_answer.wait(PATIENCE)
-            return NORMAL
+            return Inspection(NORMAL, ServedBy("1.0.0", RunsOn("a runtime", "CPU")), 0.0)
 
         def list(self) -> list[ModelDescription]:
             return []
 
     service, context = EdgeAgent(BusyFleet()), Context()  # type: ignore[arg-type]
-    message = request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE))
+    message = received(request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE)))
     with ThreadPoolExecutor(MAX_CALLS) as threads:
         calls = [threads.submit(service.DetectAnomalies, message, context) for _ in range(MAX_CALLS)]
         for _ in calls:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.backends.base import RunsOn
 from agent.errors import LoadTimedOut
 from agent.images.bitmap import BitmapLayout
 from agent.images.detection import Detection
@@ -76,13 +77,15 @@ class FakeWorker:
         self.most_at_once = 0
         self.calls_when_closed: int | None = None
         """Calls in hand at the moment of `close`."""
+        self.size = 0
+        """Bytes it says it holds."""
         self._on_progress, self._on_end = on_progress, on_end
         self._changed = threading.Condition()
         self._busy: set[int] = set()
 
     # --- the handle ---
 
-    def wait_until_open(self, limit: float) -> str:
+    def wait_until_open(self, limit: float) -> RunsOn:
         for text in self.plan.progress:
             self._on_progress(text)
         self.opening.set()
@@ -97,7 +100,7 @@ class FakeWorker:
             self._end()
             raise self.plan.refuses_to_open
         self.is_open.set()
-        return f"fake runtime of {self.folder.name}"
+        return RunsOn(f"fake runtime of {self.folder.name}", "CPU")
 
     def detect(self, slot: int, image: ImageToInspect, limit: float) -> Detection:
         with self._changed:
@@ -125,6 +128,9 @@ class FakeWorker:
             with self._changed:
                 self._busy.discard(slot)
                 self._changed.notify_all()
+
+    def memory(self) -> int:
+        return self.size
 
     def close(self) -> None:
         with self._changed:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from agent import errors
-from agent.images.detection import Region
+from agent.backends.base import RunsOn
+from agent.images.detection import Region, StageTimes
 from agent.workers.link import (
     MAX_DESCRIPTORS,
     MAX_SENTENCE,
@@ -36,7 +37,9 @@ def ends() -> Iterator[tuple[Link, Link]]:
     theirs.close()
 
 
-ANSWER = Answer(7, True, 0.75, 0.75, 0.5, (Region("background", 0.9, "#FFFFFF"), Region("dent", 0.1, "#23A436")), True)
+ANSWER = Answer(
+    7, True, 0.75, 0.75, 0.5, (Region("background", 0.9, "#FFFFFF"), Region("dent", 0.1, "#23A436")), True, StageTimes()
+)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +49,9 @@ ANSWER = Answer(7, True, 0.75, 0.75, 0.5, (Region("background", 0.9, "#FFFFFF"),
         Detect(2**40, 1, 4096, 64, 12288, None, None),
         Detect(0, 0, 64, 64, 192, 2**62, 5),
         Progress("building TensorRT engine, 40 %"),
-        Opened("ONNX Runtime 1.23 on CPU"),
+        Opened(RunsOn("ONNX Runtime 1.23 on CPU", "CPU")),
         ANSWER,
-        Answer(1, False, 1.0, 0.0, 0.5, (), False),
+        Answer(1, False, 1.0, 0.0, 0.5, (), False, StageTimes()),
         Refused(None, "BadManifest", "manifest.json: it is odd."),
         Refused(3, "SegmentTruncated", 'a "quoted" sentence, Größe \N{GREEK SMALL LETTER ALPHA}'),
     ],
@@ -64,9 +67,9 @@ def test_frames_arrive_whole_and_in_order_in_both_directions(ends: tuple[Link, L
     ours, theirs = ends
     for number in range(50):
         ours.send(Progress(str(number) * 100))
-        theirs.send(Opened(str(number)))
+        theirs.send(Progress(str(number)))
     assert [theirs.receive() for _ in range(50)] == [(Progress(str(number) * 100), []) for number in range(50)]
-    assert [ours.receive() for _ in range(50)] == [(Opened(str(number)), []) for number in range(50)]
+    assert [ours.receive() for _ in range(50)] == [(Progress(str(number)), []) for number in range(50)]
 
 
 def test_descriptors_arrive_in_order_open_and_closed_on_exec(ends: tuple[Link, Link]) -> None:
@@ -95,7 +98,7 @@ def test_an_answer_with_100_regions_of_200_character_names_fits_in_a_frame(
     ends: tuple[Link, Link], letter: str
 ) -> None:
     regions = tuple(Region(letter * 200, 0.01, "#23A436") for _ in range(100))
-    answer = Answer(2**62, True, 1.0, 1.0, 0.5, regions, True)
+    answer = Answer(2**62, True, 1.0, 1.0, 0.5, regions, True, StageTimes())
     ours, theirs = ends
     ours.send(answer)
     assert theirs.receive() == (answer, [])

@@ -102,8 +102,8 @@ def open_memory(name: str) -> Iterator[int]:
 
 def test_a_worker_tells_what_it_does_and_then_which_runtime_serves(packages: Path) -> None:
     with a_worker(packages / "dark") as opened:
-        served_by = opened.worker.wait_until_open(PATIENCE)
-        assert "ONNX Runtime" in served_by and served_by.endswith("on CPU")
+        runs_on = opened.worker.wait_until_open(PATIENCE)
+        assert runs_on.runtime.startswith("ONNX Runtime") and runs_on.device == "CPU"
         assert opened.progress == ["verifying and loading the model", "running the self-test"]
         assert not opened.ended.is_set()
 

@@ -1,0 +1,285 @@
+"""Who looks after the worker of a started model: opens it, replaces it when it dies or grows, lets updates in."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.errors import BadPackage, NotEnoughMemory, Refusal
+from agent.models.memory import available_memory, needed_memory
+from agent.models.registry import Record
+from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
+from agent.packages.manifest import Manifest
+from agent.packages.package import read_package
+from agent.workers.process import WorkerDied, WorkerHandle
+
+log = logging.getLogger(__name__)
+
+DEATHS_ALLOWED = 5
+"""A worker that dies more often than this within DEATHS_WINDOW makes its model FAILED."""
+DEATHS_WINDOW = 60.0
+"""Seconds."""
+BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
+"""Seconds before the first, second, ... restart in a row: one crash costs no wait, a crash loop no core."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The settings a model needs; sentences for them stand with `agent.settings`."""
+
+    slots: int
+    queue_length: int
+    load_time_limit: float
+    run_time_limit: float
+    worker_growth: int = 0
+    """Bytes; 0: without a limit."""
+    unload_first: bool = False
+    available_memory: Callable[[], int] = available_memory
+    """Bytes that may still be taken."""
+    memory_interval: float = 5.0
+    """Seconds between two looks at how much a worker has grown."""
+
+
+class OpenWorker(Protocol):
+    """Starts a worker for the package in a folder."""
+
+    def __call__(
+        self, folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
+    ) -> WorkerHandle: ...
+
+
+class Reports(Protocol):
+    """Whom a keeper tells; from its own thread."""
+
+    def serves(self, manifest: Manifest, served_by: ServedBy) -> None:
+        """A worker has come on duty."""
+        ...
+
+    def progresses(self, text: str) -> None:
+        """What a worker that is being opened is doing."""
+        ...
+
+    def says(self, message: str) -> None:
+        """What people should know now."""
+        ...
+
+    def leaves(self, reason: str) -> None:
+        """The keeper leaves, its worker is gone; `reason`: why, where nobody asked it to, else empty."""
+        ...
+
+
+class Keeper:
+    """A thread that keeps one model's post staffed, from `start` to `leave`."""
+
+    def __init__(
+        self, record: Record, open_worker: OpenWorker, settings: ModelSettings, post: WorkerPost, reports: Reports
+    ) -> None:
+        self._open_worker, self._settings, self._post, self._reports = open_worker, settings, post, reports
+        self._events = threading.Condition()
+        self._wanted = self._tried = self._good = record
+        """What the registry says, what was last opened, and what last served: a restart takes the good one."""
+        self._leaving = False
+        self._opening: WorkerHandle | None = None
+        self._deaths: deque[float] = deque()
+        self._size_at_first = 0
+        """Bytes that the worker on duty had when it came."""
+        self._thread = threading.Thread(target=self._keep, name=f"keeper-{record.component}", daemon=True)
+
+    def start(self) -> None:
+        """Raises RuntimeError where the device gives no thread."""
+        self._post.expect_worker()
+        self._thread.start()
+
+    def use(self, record: Record) -> None:
+        """The registry has a new record: let it take over from the one that serves."""
+        with self._events:
+            self._wanted = record
+            self._events.notify_all()
+
+    def leave(self, *, at_once: bool = False) -> None:
+        """Ends the worker and returns when it is gone; after the calls in hand, or `at_once`: they get no answer."""
+        with self._events:
+            self._leaving = True
+            opening = self._opening
+            self._events.notify_all()
+        self._post.give_up()
+        if opening is not None:
+            opening.close()
+        if at_once:
+            self._post.close()
+        self._thread.join()
+
+    # --- the thread ---
+
+    def _keep(self) -> None:
+        reason = ""
+        try:
+            self._open_and_take_over(self._next_record())
+            while self._next_event():
+                if not self._post.is_staffed:
+                    self._replace_dead_worker()
+                elif self._is_outdated():
+                    self._update()
+                elif self._has_outgrown():
+                    self._recycle()
+        except (Refusal, WorkerDied) as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"no process could be started for it: {error.strerror or error}"
+        except Exception:
+            log.exception("model %s: its keeper failed", self._component)
+            reason = "the agent failed unexpectedly; its log says more"
+        self._post.give_up()
+        self._post.dismiss(self._post.relieve(None))
+        # Last: once it is told, the model may be started again, and the next worker is none of this thread's.
+        self._reports.leaves(reason)
+
+    @property
+    def _component(self) -> str:
+        return self._wanted.component
+
+    def _next_event(self) -> bool:
+        """Waits for something to do; False when the keeper is to leave."""
+        with self._events:
+            self._events.wait_for(
+                lambda: self._leaving or not self._post.is_staffed or self._is_outdated(),
+                self._settings.memory_interval if self._settings.worker_growth else None,
+            )
+            return not self._leaving
+
+    def _is_outdated(self) -> bool:
+        return self._tried != self._wanted
+
+    def _next_record(self) -> Record:
+        with self._events:
+            self._tried = self._wanted
+            return self._tried
+
+    def _open_and_take_over(self, record: Record) -> None:
+        """Opens a worker for `record`, beside the one that may be serving, and lets it take the calls from then on.
+
+        Raises:
+            BadPackage, LoadTimedOut, WorkerDied: it cannot; a worker that serves already serves on.
+        """
+        manifest = read_package(Path(record.path)).manifest
+        ended = threading.Event()
+        worker = self._open_worker(
+            Path(record.path), self._settings.slots, self._reports.progresses, lambda: self._worker_ended(ended)
+        )
+        try:
+            with self._events:
+                self._opening = worker
+                if self._leaving:
+                    raise WorkerDied
+            runs_on = worker.wait_until_open(self._settings.load_time_limit)
+        except BaseException:
+            worker.close()
+            raise
+        finally:
+            with self._events:
+                self._opening = None
+        self._good, self._size_at_first = record, worker.memory()
+        served_by = ServedBy(record.version, runs_on)
+        relieved = self._post.relieve(OnDuty(worker, served_by, ended))
+        self._reports.serves(manifest, served_by)
+        self._post.dismiss(relieved)
+
+    def _worker_ended(self, ended: threading.Event) -> None:
+        ended.set()
+        self._post.worker_ended()
+        with self._events:
+            self._events.notify_all()
+
+    def _replace_dead_worker(self) -> None:
+        now = time.monotonic()
+        self._post.relieve(None)
+        self._deaths.append(now)
+        while self._deaths[0] < now - DEATHS_WINDOW:
+            self._deaths.popleft()
+        count = len(self._deaths)
+        if count > DEATHS_ALLOWED:
+            raise _CrashedTooOften(count)
+        self._reports.says("restarting: its worker ended unexpectedly")
+        with self._events:
+            # Waits for the back-off, or for being told to leave.
+            self._events.wait_for(lambda: self._leaving, BACK_OFF[min(count, len(BACK_OFF)) - 1])
+            if self._leaving:
+                return
+        try:
+            try:
+                self._open_and_take_over(self._good)
+            except BadPackage:
+                if self._good == self._wanted:
+                    raise
+                self._open_and_take_over(self._next_record())  # a deployment has replaced the package
+        except (WorkerDied, OSError) as error:  # it counts as one more death; the next event is that there is no worker
+            log.warning("model %s: the new worker did not come up (%s)", self._component, error)
+
+    def _update(self) -> None:
+        """A new record: its worker takes over, and the old version serves on if it cannot."""
+        record = self._next_record()
+        before = self._served_by()
+        self._reports.says(f"{before}; loading version {record.version}")
+        log.info("model %s: version %s is being loaded", self._component, record.version)
+        try:
+            self._replace_worker(record)
+        except (Refusal, WorkerDied) as error:
+            reason = str(error)
+        except Exception:  # no process to be had, for example: no reason to end the one that serves
+            log.exception("model %s: version %s cannot be loaded", self._component, record.version)
+            reason = "the agent failed unexpectedly; its log says more"
+        else:
+            return
+        log.error("model %s: version %s does not take over: %s", self._component, record.version, reason)
+        if not self._post.is_staffed:  # it was unloaded first
+            self._open_and_take_over(self._good)
+        self._reports.says(f"{before}; version {record.version} does not take over: {reason}")
+
+    def _recycle(self) -> None:
+        """A worker that has grown gives its memory back by making room for a new one, between two calls."""
+        log.info("model %s: its worker has grown; a new one takes over", self._component)
+        try:
+            self._replace_worker(self._good)
+        except (Refusal, WorkerDied, OSError) as error:
+            log.warning("model %s: its worker has grown, and a new one does not come up (%s)", self._component, error)
+            if not self._post.is_staffed:
+                raise
+            self._size_at_first = self._size()  # not again at once
+
+    def _replace_worker(self, record: Record) -> None:
+        """A worker for `record` in place of the one on duty: beside it, or after it where memory is to be saved.
+
+        Raises:
+            NotEnoughMemory: there is too little for a new version beside the one that serves.
+            BadPackage, LoadTimedOut, WorkerDied, OSError: the new one cannot serve.
+        """
+        needed, available = needed_memory(read_package(Path(record.path)).manifest), self._settings.available_memory()
+        is_tight = needed > available
+        if is_tight and record != self._good and not self._settings.unload_first:
+            raise NotEnoughMemory(record.component, needed, available)
+        if is_tight or self._settings.unload_first:
+            self._post.dismiss(self._post.relieve(None))  # calls wait meanwhile
+        self._open_and_take_over(record)
+
+    def _has_outgrown(self) -> bool:
+        growth = self._settings.worker_growth
+        return 0 < growth < self._size() - self._size_at_first
+
+    def _size(self) -> int:
+        on_duty = self._post.on_duty
+        return on_duty.worker.memory() if on_duty else 0
+
+    def _served_by(self) -> str:
+        on_duty = self._post.on_duty
+        return str(on_duty.served_by) if on_duty else ""
+
+
+class _CrashedTooOften(Refusal):
+    def __init__(self, count: int) -> None:
+        super().__init__(f"its worker ended {count} times within {DEATHS_WINDOW:g} s; StartModel tries again")
