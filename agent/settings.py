@@ -174,7 +174,7 @@ class Settings:
     message_memory: int = _setting(
         _whole(64, 1 << 20),
         "MiB that images in messages may take together while they are handled; more is refused with "
-        "RESOURCE_EXHAUSTED. (Images in shared memory take none.)",
+        "RESOURCE_EXHAUSTED. Images in shared memory take none.",
         512,
     )
     auto_start: bool = _setting(

@@ -59,9 +59,12 @@ WRONG = {
     "threads": ["", "-1", "257", "1.5", "two", "0x4", "nan", "inf", "1e9", "1,000"],
     "calls_in_flight": ["", "0", "17", "-1", "1.5", "two", "nan", "-inf", "1e400", "2 2"],
     "queue_length": ["", "49", "-1", "0.5", "many", "nan", "inf", "9" * 400, "16;", "1/2"],
+    "message_memory": ["", "63", "0", "-1", "1048577", "64.5", "1 GiB", "nan", "inf", "64M"],
     "auto_start": ["", "yes", "no", "1", "0", "on", "tru", "true ", "None", "true\n"],
     "load_time_limit": ["", "0", "0.99", "86401", "-5", "nan", "inf", "30s", "1 h", "00:30"],
     "run_time_limit": ["", "0", "0.09", "3601", "-5", "nan", "inf", "30s", "1e4", "half"],
+    "worker_growth": ["", "-1", "1048577", "0.5", "512M", "none", "nan", "inf", "1e9", "1/2"],
+    "unload_first": ["", "yes", "no", "1", "0", "on", "tru", "true ", "None", "false\n"],
 }
 WRONG_TYPES = [True, False, [], [1], {}, {"value": 1}]
 """No setting takes these (but truth values where they are asked for); a configuration file may hold them."""
@@ -105,8 +108,8 @@ def test_a_wrong_value_is_refused_with_key_value_and_what_is_allowed(tmp_path, p
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", WRONG_TYPES, ids=repr)
 def test_a_value_of_another_type_is_refused(tmp_path, name, value):
-    if name == "auto_start" and isinstance(value, bool):
-        assert read_settings({}, {}, configuration(tmp_path, AutoStart=value)).auto_start is value
+    if name in ("auto_start", "unload_first") and isinstance(value, bool):
+        assert getattr(read_settings({}, {}, configuration(tmp_path, **{key_of(name): value})), name) is value
         return
     with pytest.raises(BadSetting) as refusal:
         read_settings({}, {}, configuration(tmp_path, **{key_of(name): value}))

@@ -51,10 +51,12 @@ def make_server(service: EdgeAgent, health: Health, most_message_bytes: int = 1 
         "DetectAnomalies": grpc.unary_unary_rpc_method_handler(
             service.DetectAnomalies, request_deserializer=RequestParser(most_message_bytes)
         ),
-        "DescribeModel": _control(service.DescribeModel, wire.DescribeModelRequest, describing),
-        "ListModels": _control(service.ListModels, wire.ListModelsRequest, describing),
-        "StartModel": _control(service.StartModel, wire.StartModelRequest, lifecycle),
-        "StopModel": _control(service.StopModel, wire.StopModelRequest, lifecycle),
+        "DescribeModel": _control(
+            service.DescribeModel, wire.DescribeModelRequest, wire.DescribeModelResponse, describing
+        ),
+        "ListModels": _control(service.ListModels, wire.ListModelsRequest, wire.ListModelsResponse, describing),
+        "StartModel": _control(service.StartModel, wire.StartModelRequest, wire.StartModelResponse, lifecycle),
+        "StopModel": _control(service.StopModel, wire.StopModelRequest, wire.StopModelResponse, lifecycle),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(EDGE_AGENT, handlers),))
     health.add_to(server, describing)
@@ -62,12 +64,15 @@ def make_server(service: EdgeAgent, health: Health, most_message_bytes: int = 1 
 
 
 def _control(
-    behaviour: Callable[[Any, grpc.ServicerContext], Any], request: type[Message], pool: ThreadPoolExecutor
+    behaviour: Callable[[Any, grpc.ServicerContext], Any],
+    request: type[Message],
+    response: type[Message],
+    pool: ThreadPoolExecutor,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     return grpc.unary_unary_rpc_method_handler(
         answered_in_pool(behaviour, pool),
         request_deserializer=request.FromString,
-        response_serializer=Message.SerializeToString,
+        response_serializer=response.SerializeToString,
     )
 
 
