@@ -33,6 +33,7 @@ class Pipeline:
         file, backend = backend_for(manifest.files)
         preprocessing = manifest.preprocessing
         self._package, self._manifest, self._preprocessing = package, manifest, preprocessing
+        self._threads = settings.threads
         self._backend = backend(
             ModelToOpen(
                 path=package.path_of(file),
@@ -78,7 +79,7 @@ class Pipeline:
             raise WrongImageSize(self._manifest.model.name, width, height, image.width, image.height)
 
         began = time.perf_counter()
-        tensor = preprocess(pixels, self._preprocessing)
+        tensor = preprocess(pixels, self._preprocessing, self._threads)
         if self._backend.batch > 1:  # fixed in the graph: the image is repeated, the first answer counts
             tensor = np.repeat(tensor, self._backend.batch, axis=0)
         preprocessed = time.perf_counter()

@@ -59,7 +59,11 @@ def rgb(color: str) -> tuple[int, int, int]:
 
 def regions_of(labels: NDArray[np.uint8], names: Sequence[str], colors: Sequence[str]) -> tuple[Region, ...]:
     """Background, then every label with a pixel in `labels` (uint8, (height, width), indices into names and colors)."""
-    counts = np.bincount(labels.ravel(), minlength=len(names))
+    counts = np.zeros(len(names), np.int64)
+    # Most pixels of most images are background: only the others are told apart.
+    anomalous = labels[labels != 0] if labels.any() else labels[:0]
+    counts += np.bincount(anomalous.ravel(), minlength=len(names))
+    counts[0] = labels.size - counts.sum()
     return tuple(
         Region(names[index], float(counts[index]) / labels.size, colors[index])
         for index in range(len(names))
@@ -70,5 +74,12 @@ def regions_of(labels: NDArray[np.uint8], names: Sequence[str], colors: Sequence
 def paint_mask(labels: NDArray[np.uint8], colors: Sequence[str], into: NDArray[np.uint8]) -> None:
     """Paints `labels` (uint8, (height, width)) in their colours into `into` (uint8, (height, width, 3), RGB)."""
     palette = np.array([rgb(color) for color in colors], np.uint8)
-    # mode="clip" lets numpy write into `into` directly; labels are always in range.
-    np.take(palette, labels, axis=0, out=into, mode="clip")
+    if len(set(palette[0])) == 1:
+        into.fill(palette[0, 0])  # as fast as memory is; the default background is white
+    else:
+        into[:] = palette[0]
+    rows = np.flatnonzero(labels.any(axis=1))
+    if rows.size:
+        painted = slice(rows[0], rows[-1] + 1)
+        # mode="clip" lets numpy write into `into` directly; labels are always in range.
+        np.take(palette, labels[painted], axis=0, out=into[painted], mode="clip")

@@ -302,6 +302,9 @@ def _start(descriptor: int) -> subprocess.Popen[bytes]:
     environment = {
         name: value for name, value in os.environ.items() if name != "SVCUID" and not name.startswith("AWS_")
     }
+    # Pillow gives freed memory back to the system, and takes it page by page for the next image, unless it may keep
+    # blocks (of 16 MiB): a 4096 x 3000 image is then taken over four times as fast.
+    environment.setdefault("PILLOW_BLOCKS_MAX", "8")
     # The worker runs the same code as we do, wherever it was imported from, and nothing that lies in the current
     # folder: `python -m` looks there first, so it starts in one where nobody but root puts anything.
     paths = [str(Path(agent.__file__).resolve().parent.parent)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.images.preprocess import RESAMPLING, preprocess, tensor_shape
+from agent.images.preprocess import RESAMPLING, _band_edges, preprocess, resize, tensor_shape
 from agent.packages.manifest import AgentPreprocessing, GraphPreprocessing, Rectangle
 
 IMAGENET = {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -131,3 +131,21 @@ def test_the_image_is_not_changed(pixels):
     before = pixels.copy()
     preprocess(pixels, agent(**IMAGENET, width=90, height=70))
     np.testing.assert_array_equal(pixels, before)
+
+
+@pytest.mark.parametrize("resampling", RESAMPLING.values())
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (1, 1), (640, 480), (100, 2500)])
+@pytest.mark.parametrize("rows", [1280, 1201])
+def test_bands_on_several_threads_give_the_pixels_of_one_go(
+    rows: int, width: int, height: int, resampling: Image.Resampling
+) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (rows, 1999, 3), dtype=np.uint8)
+    whole = np.asarray(Image.fromarray(pixels).resize((width, height), resampling))
+    for threads in (2, 3):
+        np.testing.assert_array_equal(resize(pixels, width, height, resampling, threads), whole)
+
+
+def test_bands_share_the_rows_where_the_sizes_allow() -> None:
+    assert _band_edges(3000, 256, 2) == [0, 128, 256]
+    assert _band_edges(1201, 160, 2) == [0, 160]  # no row of the one lies on a row of the other
+    assert _band_edges(960, 256, 4) == [0, 64, 128, 192, 256]
