@@ -60,7 +60,8 @@ def image_score(tensors: Tensors, manifest: Manifest, inspected: NDArray[np.bool
             raise ModelDoesNotFit(
                 f"'{outputs.class_scores}' has {scores.size} classes; class {normal[-1]} is none of them"
             )
-        raw = float(scores.sum() - scores[normal].sum())
+        # In float64: sums of large float32 scores would be infinite.
+        raw = float(np.delete(scores, normal).sum(dtype=np.float64))
     elif outputs.anomaly_map is not None:
         raw = _maximum(anomaly_map(tensors, outputs.anomaly_map), inspected)
     else:

@@ -221,6 +221,9 @@ class WorkerProcess:
         finally:
             with self._lock:
                 self._calls.pop(number, None)
+            # An exception of this call names this frame, which names the call, which names the exception: its pixels
+            # and this worker's slots would stay until the garbage collector comes by.
+            del call
 
     def memory(self) -> int:
         try:

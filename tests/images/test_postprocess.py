@@ -329,3 +329,10 @@ def test_an_output_of_another_shape_does_not_fit(outputs, shape, expected):
 def test_every_output_is_read_once_though_it_means_two_things():
     outputs = msgspec.structs.replace(manifest(anomaly_map="m").outputs, score="m")
     assert output_names(outputs) == ("m",)
+
+
+def test_large_class_scores_add_up_to_an_anomaly_and_not_to_nothing():
+    """As float32 their sum is infinite, and infinity less infinity is no number."""
+    scores = np.array([[3e38, 3e38, 3e38, 3e38]], np.float32)
+    given = manifest(class_scores="scores", normal_class_ids=[0, 1])
+    assert image_score({"scores": scores}, given, None) == 1.0

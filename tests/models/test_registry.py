@@ -347,7 +347,9 @@ def test_the_watch_goes_on_after_a_failure(directory, package, caplog):
     write_record(directory, record("a", package))
     assert next_report(reports) == {"a": "1.0.0"}
     write_record(directory, record("b", package))
-    assert next_report(reports) == {"a": "1.0.0", "b": "1.0.0"}
+    while (report := next_report(reports)) == {"a": "1.0.0"}:  # told again and again, since it stumbles over it
+        pass
+    assert report == {"a": "1.0.0", "b": "1.0.0"}
     watch.stop()
     assert [entry.levelno for entry in caplog.records] == [logging.ERROR]
     assert "trying again" in caplog.text

@@ -1,25 +1,21 @@
-"""One model's life, with workers that do what the test says."""
+"""One model's life: its states, its calls, its leaving."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent.errors import (
-    BadManifest,
     CallerGone,
     LoadTimedOut,
     MaskOverlapsImage,
     MaskRangeTooSmall,
     ModelAlreadyStarted,
-    ModelCrashed,
     ModelNotFound,
     ModelNotLoaded,
     ModelNotRunning,
@@ -29,151 +25,38 @@ from agent.errors import (
     WrongImageSize,
 )
 from agent.images.bitmap import BitmapLayout
-from agent.images.detection import Detection
 from agent.images.shared_memory import SegmentRange
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
-from agent.models.keeper import DEATHS_ALLOWED, ModelSettings
+from agent.models.keeper import ModelSettings
 from agent.models.lifecycle import ModelStatus
-from agent.models.registry import Record
 from agent.models.request import DetectRequest
-from agent.models.served_model import ServedModel
-from agent.workers.process import ImageToInspect, OpenSegment, WorkerDied
+from agent.workers.process import OpenSegment
 from tests.support.agent_process import segment
 from tests.support.fake_worker import (
     NORMAL,
     PATIENCE,
-    FakeWorkers,
     Plan,
     eventually,
     happens,
     image_request,
 )
-from tests.support.packages import HEIGHT, WIDTH, make_package
-
-STOPPED, STARTING, RUNNING, FAILED, STOPPING = (
-    ModelStatus.STOPPED,
-    ModelStatus.STARTING,
-    ModelStatus.RUNNING,
-    ModelStatus.FAILED,
-    ModelStatus.STOPPING,
+from tests.support.model_bench import (
+    ARN,
+    FAILED,
+    RUNNING,
+    SETTINGS,
+    STARTING,
+    STOPPED,
+    STOPPING,
+    Bench,
+    becomes,
+    model_in,
+    says,
+    threads_of_models,
+    wait_in_line,
 )
-SETTINGS = ModelSettings(slots=2, queue_length=4, load_time_limit=PATIENCE, run_time_limit=PATIENCE)
-ARN = "arn:aws:lookoutvision:eu-central-1:123456789012:model/tiny/{}"
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Packages `1`, `2`, `3` (segmentation), `classifier`, `any-size` and `bad`; an ARN tells 1, 2, 3 apart."""
-    folder = tmp_path_factory.mktemp("packages")
-    for name in ("1", "2", "3"):
-        make_package(folder / name, version=f"{name}.0.0", arn=ARN.format(name))
-    make_package(folder / "classifier", task="classification")
-    make_package(folder / "any-size", any_size=True)
-    make_package(folder / "bad")
-    (folder / "bad" / "manifest.json").write_text("{}")
-    return folder
-
-
-@pytest.fixture
-def workers() -> Iterator[FakeWorkers]:
-    workers = FakeWorkers()
-    yield workers
-    assert workers.faults == []
-
-
-class Bench:
-    """Models of one test; all are closed at its end, and no worker and no thread of theirs is left."""
-
-    def __init__(self, workers: FakeWorkers, packages: Path) -> None:
-        self.workers, self.packages = workers, packages
-        self.models: list[ServedModel] = []
-        self.gates: list[threading.Event] = []
-        self.threads = ThreadPoolExecutor(16)
-
-    def record(self, package: str = "1", component: str = "model") -> Record:
-        return Record(component, f"{package}.0.0", str(self.packages / package))
-
-    def model(self, package: str = "1", settings: ModelSettings = SETTINGS) -> ServedModel:
-        model = ServedModel(self.record(package), self.workers, settings)
-        self.models.append(model)
-        return model
-
-    def running(self, package: str = "1", settings: ModelSettings = SETTINGS) -> ServedModel:
-        model = self.model(package, settings)
-        model.start()
-        becomes(model, RUNNING)
-        return model
-
-    def gate(self) -> threading.Event:
-        """A closed gate; it is opened at the end of the test at the latest."""
-        self.gates.append(threading.Event())
-        return self.gates[-1]
-
-    def close(self) -> None:
-        for gate in self.gates:
-            gate.set()
-        for model in self.models:
-            model.close()
-        self.threads.shutdown()
-        for worker in self.workers.opened:
-            assert worker.ended.is_set(), "a worker was left behind"
-        eventually("the threads of the models to end", lambda: not keepers())
-
-
-def threads_of_models(*beginnings: str) -> list[str]:
-    """Names of threads that are still there."""
-    names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith(beginnings)]
-
-
-def keepers() -> list[str]:
-    return threads_of_models("keeper-", "close-", "retire-")
-
-
-@pytest.fixture
-def bench(workers: FakeWorkers, packages: Path) -> Iterator[Bench]:
-    bench = Bench(workers, packages)
-    yield bench
-    bench.close()
-
-
-def becomes(model: ServedModel, status: ModelStatus) -> None:
-    eventually(f"it to be {status.value}", lambda: model.describe().status is status)
-
-
-def says(model: ServedModel, text: str) -> None:
-    eventually(f"it to say '{text}'", lambda: text in model.describe().message)
-
-
-def wait_in_line(model: ServedModel, count: int) -> None:
-    eventually(f"{count} calls to wait", lambda: len(model._admission._queue) == count)
-
-
-@contextmanager
-def model_in(status: ModelStatus, bench: Bench) -> Iterator[ServedModel]:
-    """A model that stays in `status` meanwhile."""
-    with ExitStack() as after:
-        gate = bench.gate()
-        after.callback(gate.set)
-        if status is STARTING:
-            bench.workers.plan = Plan(may_open=gate)
-        elif status is FAILED:
-            bench.workers.plan = Plan(refuses_to_open=ModelNotLoaded("Runtime", "it is odd"))
-        elif status is STOPPING:
-            bench.workers.plan = Plan(may_answer=gate)
-        model = bench.model()
-        if status is not STOPPED:
-            model.start()
-            becomes(model, RUNNING if status is STOPPING else status)
-            happens(bench.workers.number(0).opening)
-        if status is STOPPING:
-            bench.threads.submit(model.detect, image_request(), Caller())
-            bench.workers.number(0).wait_for_calls(1)
-            bench.threads.submit(model.stop)
-            becomes(model, STOPPING)
-        yield model
-
+from tests.support.packages import HEIGHT, WIDTH
 
 # --- starting and stopping ---
 
@@ -403,301 +286,6 @@ def test_a_classification_model_ignores_the_mask_parameters(bench: Bench) -> Non
     assert masks == [None]
 
 
-# --- workers that die ---
-
-
-def test_a_worker_that_dies_between_calls_is_replaced_and_the_model_stays_running(bench: Bench) -> None:
-    model = bench.running()
-    bench.workers.number(0).die()
-    assert bench.workers.number(1).is_open.wait(PATIENCE)
-    assert model.detect(image_request(), Caller()).detection is NORMAL
-    assert model.describe().status is RUNNING
-    assert model.describe().message == "version 1.0.0, fake runtime of 1 on CPU"
-
-
-def test_a_restarting_model_says_so_and_stays_running(bench: Bench) -> None:
-    gate = bench.gate()
-    bench.workers.next.extend([Plan(), Plan(may_open=gate)])
-    model = bench.running()
-    bench.workers.number(0).die()
-    says(model, "restarting")
-    assert model.describe().status is RUNNING
-    gate.set()
-    says(model, "version 1.0.0, fake runtime")
-
-
-def test_the_call_in_hand_at_a_death_is_answered_by_the_next_worker(bench: Bench) -> None:
-    bench.workers.next.append(Plan(dies_on_call=0))
-    model = bench.running()
-    assert model.detect(image_request(), Caller()).detection is NORMAL
-    assert [worker.calls for worker in bench.workers.opened] == [1, 1]
-
-
-def test_both_calls_in_hand_at_a_death_are_answered_by_the_next_worker(bench: Bench) -> None:
-    bench.workers.next.append(Plan(may_answer=bench.gate()))
-    model = bench.running()
-    calls = [bench.threads.submit(model.detect, image_request(), Caller()) for _ in range(2)]
-    bench.workers.number(0).wait_for_calls(2)
-    bench.workers.number(0).die()
-    assert [call.result(PATIENCE).detection for call in calls] == [NORMAL] * 2
-    assert bench.workers.number(1).calls == 2
-
-
-def test_a_call_that_was_in_hand_at_two_deaths_is_given_up_and_the_model_serves_on(bench: Bench) -> None:
-    bench.workers.next.extend([Plan(dies_on_call=0), Plan(dies_on_call=0)])
-    model = bench.running()
-    with pytest.raises(
-        ModelCrashed, match='"model" could not inspect this image: its worker ended unexpectedly, and so did the next'
-    ):
-        model.detect(image_request(), Caller())
-    assert [worker.calls for worker in bench.workers.opened[:2]] == [1, 1]
-    assert model.detect(image_request(), Caller()).detection is NORMAL
-    assert model.describe().status is RUNNING
-
-
-def test_new_calls_wait_while_a_worker_is_restarted_and_no_longer_than_their_deadline(bench: Bench) -> None:
-    gate = bench.gate()
-    bench.workers.next.extend([Plan(), Plan(may_open=gate)])
-    model = bench.running()
-    bench.workers.number(0).die()
-    happens(bench.workers.number(1).opening)
-    patient = bench.threads.submit(model.detect, image_request(), Caller())
-    begin = time.monotonic()
-    with pytest.raises(CallerGone):
-        model.detect(image_request(), Caller(begin + 0.1))
-    assert 0.1 <= time.monotonic() - begin < 2
-    assert not patient.done()
-    gate.set()
-    assert patient.result(PATIENCE).detection is NORMAL
-    assert bench.workers.calls == 1
-
-
-def test_a_call_given_up_while_a_worker_is_restarted_never_reaches_it(bench: Bench) -> None:
-    gate = bench.gate()
-    bench.workers.next.extend([Plan(), Plan(may_open=gate)])
-    model = bench.running()
-    bench.workers.number(0).die()
-    happens(bench.workers.number(1).opening)
-    caller = Caller()
-    call = bench.threads.submit(model.detect, image_request(), caller)
-    eventually("the call to have a slot", lambda: len(model._admission._free) == 1)
-    caller.leave()
-    gate.set()
-    with pytest.raises(CallerGone):
-        call.result(PATIENCE)
-    assert model.detect(image_request(), Caller()).detection is NORMAL
-    assert bench.workers.calls == 1
-
-
-def test_a_caller_that_left_at_a_death_is_not_tried_again(bench: Bench) -> None:
-    caller = Caller()
-
-    def leave_and_die(_: object) -> None:
-        caller.leave()
-        raise WorkerDied
-
-    bench.workers.plan = Plan(answer=leave_and_die)  # type: ignore[arg-type]
-    model = bench.running()
-    with pytest.raises(CallerGone):
-        model.detect(image_request(), caller)
-    assert bench.workers.calls == 1
-
-
-def test_a_model_whose_workers_keep_dying_is_failed_and_no_other_model_notices(bench: Bench) -> None:
-    """Row D5 in short. The back-off between the deaths makes it last a few seconds."""
-    fleet = Fleet(bench.workers, SETTINGS)
-    fleet.apply({"model": bench.record(), "other": bench.record("2", "other")})
-    for component in ("model", "other"):
-        fleet.start(component)
-        eventually("it to run", lambda component=component: fleet.describe(component).status is RUNNING)
-    (other,) = [worker for worker in bench.workers.opened if worker.folder.name == "2"]
-    # The first death comes while serving, the others while loading again.
-    bench.workers.of_package["1"] = Plan(dies_while_opening=True)
-    try:
-        assert fleet.detect("model", image_request(), Caller()).detection is NORMAL
-        (first,) = [worker for worker in bench.workers.opened if worker.folder.name == "1"]
-        begin, used = time.monotonic(), time.process_time()
-        first.die()
-        waiting = bench.threads.submit(fleet.detect, "model", image_request(), Caller())
-        while fleet.describe("model").status is RUNNING:
-            assert fleet.detect("other", image_request(), Caller()).detection is NORMAL
-            assert fleet.describe("other").status is RUNNING
-            assert time.monotonic() - begin < PATIENCE
-            wait([waiting], 0.01)  # no busy loop: what the agent uses is measured below
-        assert fleet.describe("model").status is FAILED
-        assert f"ended {DEATHS_ALLOWED + 1} times within 60 s" in fleet.describe("model").message
-        assert time.monotonic() - begin > 3  # restarts back off
-        assert time.process_time() - used < 3
-        with pytest.raises(ModelNotRunning):
-            waiting.result(PATIENCE)
-        assert len([worker for worker in bench.workers.opened if worker.folder.name == "1"]) == DEATHS_ALLOWED + 1
-        assert not other.ended.is_set()
-        # StartModel tries again, and begins to count anew.
-        del bench.workers.of_package["1"]
-        fleet.start("model")
-        eventually("it to run again", lambda: fleet.describe("model").status is RUNNING)
-        bench.workers.opened[-1].die()
-        assert fleet.detect("model", image_request(), Caller()).detection is NORMAL
-    finally:
-        fleet.close()
-
-
-def test_a_restart_that_gets_no_process_is_tried_again(bench: Bench) -> None:
-    """Row D14 in short: the system has no process to give for a moment."""
-    bench.workers.next.extend([Plan(), BlockingIOError(11, "Resource temporarily unavailable")])
-    model = bench.running()
-    bench.workers.number(0).die()
-    assert model.detect(image_request(), Caller()).detection is NORMAL
-    assert model.describe().status is RUNNING
-
-
-def test_a_package_that_has_gone_bad_fails_the_model_at_the_next_restart(bench: Bench) -> None:
-    bench.workers.next.extend([Plan(), Plan(refuses_to_open=ModelNotLoaded("Runtime", "the file changed"))])
-    model = bench.running()
-    bench.workers.number(0).die()
-    becomes(model, FAILED)
-    assert "the file changed" in model.describe().message
-
-
-# --- new versions ---
-
-
-def test_a_new_version_takes_over_between_two_calls_and_the_old_worker_goes_after_its_calls(bench: Bench) -> None:
-    gate, may_open = bench.gate(), bench.gate()
-    bench.workers.of_package.update({"1": Plan(may_answer=gate), "2": Plan(may_open=may_open)})
-    model = bench.running()
-    old = bench.workers.number(0)
-    in_hand = bench.threads.submit(model.detect, image_request(), Caller())
-    old.wait_for_calls(1)
-    model.use(bench.record("2"))
-    new = bench.workers.number(1)
-    happens(new.opening)
-    says(model, "version 1.0.0, fake runtime of 1 on CPU; loading version 2.0.0")
-    assert model.describe().status is RUNNING
-    may_open.set()
-    says(model, "version 2.0.0, fake runtime of 2 on CPU")
-    assert model.describe().arn == ARN.format(2)
-    assert model.detect(image_request(), Caller()).detection is NORMAL
-    assert (old.calls, new.calls) == (1, 1)
-    assert not old.closed.is_set() and not in_hand.done()
-    gate.set()
-    assert in_hand.result(PATIENCE).detection is NORMAL
-    happens(old.closed)
-    assert old.calls_when_closed == 0 and not new.closed.is_set()
-
-
-def test_no_call_fails_while_versions_change(bench: Bench) -> None:
-    model = bench.running()
-    stop = threading.Event()
-
-    def keep_calling() -> int:
-        count = 0
-        while not stop.is_set():
-            assert model.detect(image_request(), Caller()).detection is NORMAL
-            count += 1
-        return count
-
-    clients = [bench.threads.submit(keep_calling) for _ in range(3)]
-    try:
-        for turn in range(30):
-            version = "123"[(turn + 1) % 3]
-            model.use(bench.record(version))
-            says(model, f"version {version}.0.0, fake runtime of {version} on CPU")
-    finally:
-        stop.set()
-    assert sum(client.result(PATIENCE) for client in clients) > 0
-    eventually("the old workers to leave", lambda: sum(not w.closed.is_set() for w in bench.workers.opened) == 1)
-    assert {worker.calls_when_closed for worker in bench.workers.opened[:-1]} == {0}
-
-
-@pytest.mark.parametrize(
-    ("plan", "reason"),
-    [
-        (Plan(refuses_to_open=BadManifest("task", "x", "it is odd")), "it is odd"),
-        (Plan(dies_while_opening=True), "its worker ended while it was loading"),
-        (BlockingIOError(11, "no process /opt/agent"), "the agent failed unexpectedly; its log says more"),
-    ],
-)
-def test_a_new_version_that_cannot_be_loaded_leaves_the_old_one_serving_and_says_so(
-    bench: Bench, plan: Plan | Exception, reason: str
-) -> None:
-    model = bench.running()
-    for turn in ("2", "3"):
-        bench.workers.next.append(plan)
-        model.use(bench.record(turn))
-        says(model, f"version {turn}.0.0 does not take over")
-        # The words of an earlier failure are not carried along.
-        message = model.describe().message
-        assert message.startswith(f"version 1.0.0, fake runtime of 1 on CPU; version {turn}.0.0 does not take over: ")
-        assert reason in message
-        assert model.describe().status is RUNNING
-        assert model.detect(image_request(), Caller()).detection is NORMAL
-    assert bench.workers.number(0).calls == 2
-    # A crash brings back the good version, not the bad one.
-    bench.workers.number(0).die()
-    assert model.detect(image_request(), Caller()).detection is NORMAL
-    assert bench.workers.opened[-1].folder.name == "1"
-    assert model.describe().arn == ARN.format(1)
-
-
-def test_a_new_version_whose_manifest_is_bad_leaves_the_old_one_serving(bench: Bench) -> None:
-    model = bench.running()
-    model.use(bench.record("bad"))
-    says(model, "version bad.0.0 does not take over")
-    assert model.detect(image_request(), Caller()).detection is NORMAL
-    assert len(bench.workers.opened) == 1
-
-
-def test_a_stop_ends_the_loading_of_a_new_version(bench: Bench) -> None:
-    bench.workers.of_package["2"] = Plan(may_open=bench.gate())
-    model = bench.running()
-    model.use(bench.record("2"))
-    happens(bench.workers.number(1).opening)
-    model.stop()
-    assert all(worker.closed.is_set() for worker in bench.workers.opened)
-    # The next start serves the new version.
-    del bench.workers.of_package["2"]
-    model.start()
-    becomes(model, RUNNING)
-    assert "version 2.0.0" in model.describe().message
-
-
-def test_a_new_version_that_comes_while_the_first_is_loading_is_served_next(bench: Bench) -> None:
-    gate = bench.gate()
-    bench.workers.of_package["1"] = Plan(may_open=gate)
-    model = bench.model()
-    model.start()
-    happens(bench.workers.number(0).opening)
-    model.use(bench.record("2"))
-    gate.set()
-    says(model, "version 2.0.0, fake runtime of 2 on CPU")
-
-
-def test_a_new_version_of_a_model_that_is_not_loaded_waits_for_the_start(bench: Bench) -> None:
-    model = bench.model()
-    model.use(bench.record("2"))
-    assert model.describe().arn == ARN.format(2)
-    assert bench.workers.opened == []
-    model.start()
-    becomes(model, RUNNING)
-    assert "version 2.0.0" in model.describe().message
-
-
-def test_a_stopped_model_with_a_bad_package_says_why_until_a_good_one_comes(bench: Bench) -> None:
-    model = bench.model("bad")
-    assert model.describe().status is STOPPED
-    assert model.describe().message.startswith("it cannot be started: manifest.json")
-    model.start()
-    becomes(model, FAILED)
-    assert "manifest.json" in model.describe().message
-    assert bench.workers.opened == []
-    stopped = bench.model("bad")
-    stopped.use(bench.record("1"))
-    assert (stopped.describe().message, stopped.describe().arn) == ("", ARN.format(1))
-    stopped.use(bench.record("bad"))
-    assert stopped.describe().message.startswith("it cannot be started")
-
-
 # --- leaving ---
 
 
@@ -842,56 +430,6 @@ def test_control_and_detect_calls_from_many_threads_end_in_listed_refusals_only(
         future.result(PATIENCE)
     assert odd == []
     eventually("an end", lambda: model.describe().status in (STOPPED, RUNNING))
-
-
-# --- one trouble touches no one else ---
-
-
-def test_an_image_that_kills_its_worker_takes_no_other_call_down(bench: Bench) -> None:
-    """Both are in hand at the first death; tried again alone, only the guilty one is given up."""
-
-    def answer(image: ImageToInspect) -> Detection:
-        if image.pixels[:1] == b"\xff":  # type: ignore[index]
-            bench.workers.opened[-1].die()
-            raise WorkerDied
-        return NORMAL
-
-    gate = bench.gate()
-    bench.workers.plan = Plan(may_answer=gate, answer=answer)
-    model = bench.running()
-    poison = bench.threads.submit(model.detect, image_request(255), Caller())
-    innocent = [bench.threads.submit(model.detect, image_request(0), Caller()) for _ in range(3)]
-    bench.workers.number(0).wait_for_calls(2)
-    gate.set()
-    with pytest.raises(ModelCrashed):
-        poison.result(PATIENCE)
-    assert [call.result(PATIENCE).detection for call in innocent] == [NORMAL] * 3
-    assert model.detect(image_request(), Caller()).detection is NORMAL
-
-
-def test_a_call_in_hand_is_answered_though_its_worker_dies_while_the_model_is_stopping(bench: Bench) -> None:
-    bench.workers.next.append(Plan(may_answer=bench.gate()))
-    model = bench.running()
-    call = bench.threads.submit(model.detect, image_request(), Caller())
-    bench.workers.number(0).wait_for_calls(1)
-    stopping = bench.threads.submit(model.stop)
-    becomes(model, STOPPING)
-    bench.workers.number(0).die()
-    assert call.result(PATIENCE).detection is NORMAL
-    stopping.result(PATIENCE)
-    assert model.describe().status is STOPPED
-
-
-def test_a_caller_that_leaves_while_a_worker_is_restarted_gives_its_slot_back(bench: Bench) -> None:
-    bench.workers.next.extend([Plan(), Plan(may_open=bench.gate())])
-    model = bench.running()
-    bench.workers.number(0).die()
-    happens(bench.workers.number(1).opening)
-    caller = Caller()
-    call = bench.threads.submit(model.detect, image_request(), caller)
-    caller.leave()
-    with pytest.raises(CallerGone):
-        call.result(PATIENCE)
 
 
 def test_a_device_without_a_thread_to_spare_fails_the_start_and_not_the_model_for_good(

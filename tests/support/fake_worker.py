@@ -79,6 +79,10 @@ class FakeWorker:
         """Calls in hand at the moment of `close`."""
         self.size = 0
         """Bytes it says it holds."""
+        self.looks = 0
+        """How often it was asked."""
+        self.opened_at = time.monotonic()
+        self.closed_at: float | None = None
         self._on_progress, self._on_end = on_progress, on_end
         self._changed = threading.Condition()
         self._busy: set[int] = set()
@@ -130,12 +134,14 @@ class FakeWorker:
                 self._changed.notify_all()
 
     def memory(self) -> int:
+        self.looks += 1
         return self.size
 
     def close(self) -> None:
         with self._changed:
             if self.calls_when_closed is None:
                 self.calls_when_closed = len(self._busy)
+            self.closed_at = self.closed_at or time.monotonic()
         self.closed.set()
         self._end()
 
@@ -149,6 +155,10 @@ class FakeWorker:
         """Returns when `count` calls have reached the worker."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.calls >= count, PATIENCE), f"{self.calls} of {count} calls came"
+
+    def closed_before(self, other: FakeWorker) -> bool:
+        """Whether it was closed before the other was begun."""
+        return self.closed_at is not None and self.closed_at <= other.opened_at
 
     @property
     def in_hand(self) -> int:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent.errors import AnswerNotFinite, BadPackageFile, LoadTimedOut, SegmentTruncated
+from agent.errors import AnswerNotFinite, BadPackageFile, ImageRefused, LoadTimedOut, SegmentTruncated
 from agent.images.bitmap import BitmapLayout
 from agent.workers.process import ImageToInspect, OpenSegment, WorkerDied, WorkerProcess
 from agent.workers.slots import make_slots
@@ -430,3 +430,56 @@ def test_slots_that_cannot_all_be_made_leave_no_descriptor(monkeypatch: pytest.M
     for descriptor in made:
         with pytest.raises(OSError, match="Bad file"):
             os.fstat(descriptor)
+
+
+def test_a_death_during_a_second_try_tells_which_image_it_was_and_that_image_is_refused(packages: Path) -> None:
+    poison, good = ImageToInspect(LAYOUT, grey(255).tobytes()), ImageToInspect(LAYOUT, grey(0).tobytes())
+    with a_worker(packages / "slow") as opened:
+        opened.worker.wait_until_open(PATIENCE)
+        with pytest.raises(WorkerDied) as death:
+            opened.worker.detect(0, replace(poison, tell_image=True), 0.3)
+        image = death.value.image
+        assert image is not None and len(image) == 16
+    with a_worker(packages / "slow") as opened:
+        opened.worker.wait_until_open(PATIENCE)
+        with pytest.raises(ImageRefused):
+            opened.worker.detect(0, replace(poison, refuse=(bytes(16), image)), PATIENCE)
+        assert not opened.worker.detect(0, replace(good, refuse=(bytes(16), image)), PATIENCE).is_anomalous
+
+
+def test_a_first_try_looks_at_no_image_closely(packages: Path) -> None:
+    with a_worker(packages / "slow") as opened:
+        opened.worker.wait_until_open(PATIENCE)
+        with pytest.raises(WorkerDied) as death:
+            opened.detect(grey(255), limit=0.1)
+        assert death.value.image is None
+
+
+def test_the_steps_of_an_answer_are_timed(dark: Opened) -> None:
+    times = dark.detect(grey(0)).times
+    assert min(times.preprocessing, times.inferring, times.postprocessing) > 0
+
+
+def test_a_workers_memory_is_told_until_it_has_ended(packages: Path) -> None:
+    with a_worker(packages / "red") as opened:
+        opened.worker.wait_until_open(PATIENCE)
+        assert 1 << 20 < opened.worker.memory() < 1 << 30
+        opened.worker.close()
+        assert opened.worker.memory() == 0
+
+
+def test_what_a_worker_prints_becomes_lines_of_the_log(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also more than a pipe holds, which would stop a worker that nobody reads."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'agent.workers.loop' in sys.orig_argv:\n"
+        "    print('on\\x1be')\n"
+        "    print('x' * 200_000, file=sys.stderr)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with a_worker(packages / "red") as opened:
+        opened.worker.wait_until_open(PATIENCE)
+        wait_for("all of it", lambda: caplog.text.count("x") >= 200_000)
+    assert f"worker {opened.worker.pid}: on\\x1be\n" in caplog.text
