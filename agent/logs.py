@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
+
+from google.protobuf.message import DecodeError
 
 
 class TextFormatter(logging.Formatter):
@@ -38,11 +41,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(event)
 
 
+class BadMessagesInOneLine(logging.Filter):
+    """For the logger of gRPC that tells of bytes that are no message: a client's mistake, without our traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], DecodeError):
+            record.exc_info = None
+        return True
+
+
 FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
 
 
 def set_up_logging(log_format: str, level: str) -> None:
-    """Logs to standard error from now on; what cannot be written is dropped, never raised."""
+    """Logs to standard error from now on; what cannot be written is dropped, never raised. Before gRPC is imported."""
+    # gRPC's core writes past our handlers, and repeats what clients sent (the text of a GOAWAY) with its line feeds.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logging.getLogger("grpc._common").addFilter(BadMessagesInOneLine())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FORMATTERS[log_format]())
     logging.raiseExceptions = False

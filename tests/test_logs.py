@@ -7,16 +7,19 @@ import logging
 import sys
 
 import pytest
+from google.protobuf.message import DecodeError
 
-from agent.logs import JsonFormatter, TextFormatter
+from agent.logs import BadMessagesInOneLine, JsonFormatter, TextFormatter
 
 
-def record(message: str, *arguments: object, failed: bool = False) -> logging.LogRecord:
+def record(
+    message: str, *arguments: object, failed: bool = False, kind: type[Exception] = ValueError
+) -> logging.LogRecord:
     error = None
     if failed:
         try:
-            raise ValueError("inner\nFORGED line")
-        except ValueError:
+            raise kind("inner\nFORGED line")
+        except kind:
             error = sys.exc_info()
     return logging.LogRecord("agent.x", logging.WARNING, __file__, 1, message, arguments, error)
 
@@ -34,6 +37,13 @@ def test_json_is_one_object_a_line_with_its_traceback_inside() -> None:
     assert (event["level"], event["logger"], event["message"]) == ("warning", "agent.x", "calls: 3\nnext")
     assert event["traceback"].startswith("Traceback")
     assert event["time"].endswith("Z")
+
+
+def test_a_clients_bytes_that_are_no_message_take_one_line_and_our_own_failures_keep_their_traceback() -> None:
+    for kind, has_traceback in ((DecodeError, False), (ValueError, True)):
+        event = record("Exception deserializing message!", failed=True, kind=kind)
+        assert BadMessagesInOneLine().filter(event)
+        assert ("\n" in TextFormatter().format(event)) is has_traceback
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])

@@ -80,8 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _serve(settings: Settings, claim: SocketClaim) -> int:
     import grp
 
-    from agent import __version__
     from agent.logs import set_up_logging
+
+    set_up_logging(settings.log_format, settings.log_level)  # before gRPC is imported
+
+    from agent import __version__
     from agent.models.fleet import Fleet
     from agent.models.keeper import ModelSettings
     from agent.models.registry import Registry, RegistryWatch
@@ -91,7 +94,6 @@ def _serve(settings: Settings, claim: SocketClaim) -> int:
     from agent.rpc.service import EdgeAgent
     from agent.workers.process import WorkerProcess
 
-    set_up_logging(settings.log_format, settings.log_level)
     log = logging.getLogger("agent")
     threads = settings.threads or len(os.sched_getaffinity(0))
     health = Health()
