@@ -22,6 +22,7 @@ from tests.faults.inputs_encoding import (
     raw_calls,
     sides,
 )
+from tests.faults.inputs_log import FORGED, LogReader
 from tests.faults.inputs_models import also_running, table_model
 from tests.faults.row import ANY_SIZE, CLASSIFIER, Run, row
 from tests.support.agent_process import PATIENCE, AgentProcess, detect, inline_request, refusal, segment
@@ -192,8 +193,6 @@ def _check_numbers(result: wire.DetectAnomalyResult) -> None:
 
 # --- A11: names ---
 
-FORGED = "2026-01-01T00:00:00Z ERROR agent: FORGED"
-LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [A-Z]+ [a-z_.]+: [ -~]+")
 WRONG_NAMES = (
     "",
     ".",
@@ -234,7 +233,7 @@ WRONG_NAMES = (
 )
 def wrong_names(run: Run) -> None:
     calls = _calls_with_names(run.agent)
-    read = run.agent.log.stat().st_size
+    log = LogReader(run.agent)
     for number in run.steps():
         name = WRONG_NAMES[number % len(WRONG_NAMES)]
         if run.random.random() < 0.3:
@@ -244,20 +243,8 @@ def wrong_names(run: Run) -> None:
         assert code in (INVALID, grpc.StatusCode.NOT_FOUND), sentence
         assert sentence.isascii() and sentence.isprintable() and len(sentence) < 2000, sentence
         run.saw(code.name)
-        with run.agent.log.open("rb") as log:
-            log.seek(read)
-            added = log.read()
-        read += len(added)
-        _check_log(added.decode(), sentence)
+        assert sum(line.endswith(sentence) for line in log.new_lines()) == 1, sentence
     assert set(run.outcomes) == {"INVALID_ARGUMENT", "NOT_FOUND"}
-
-
-def _check_log(added: str, sentence: str) -> None:
-    """One line tells of the refusal; whatever else the agent had to say, no line is made of what a client sent."""
-    lines = added.removesuffix("\n").split("\n")
-    assert sum(line.endswith(sentence) for line in lines) == 1, added
-    for line in lines:
-        assert LOG_LINE.fullmatch(line) and not line.startswith(FORGED), line
 
 
 def _calls_with_names(agent: AgentProcess) -> list[Callable[[str], object]]:

@@ -1,4 +1,4 @@
-"""HTTP/2 by hand, mostly wrong: what a connection to the agent's socket may be fed (RFC 9113 and, for headers, 7541)."""
+"""HTTP/2 by hand, mostly wrong: what a connection to the agent's socket may be fed (RFC 9113; headers: RFC 7541)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable
 
 from agent.rpc.health import EDGE_AGENT
+from tests.faults.inputs_log import FORGED
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, _, RST_STREAM, SETTINGS, _, PING, _, WINDOW_UPDATE, CONTINUATION = range(10)
+DATA, HEADERS, _, RST_STREAM, SETTINGS, _, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 """Kinds of frames."""
 END_STREAM, END_HEADERS = 0x1, 0x4
 """Flags."""
@@ -116,9 +117,7 @@ def _reset_calls(chance: random.Random) -> bytes:
 
 def _endless_headers(chance: random.Random) -> bytes:
     """Headers that go on and on and have no end."""
-    more = [
-        frame(CONTINUATION, 0, 1, header(b"x-%d" % number, b"a" * 100)) for number in range(chance.randint(1, 300))
-    ]
+    more = [frame(CONTINUATION, 0, 1, header(b"x-%d" % number, b"a" * 100)) for number in range(chance.randint(1, 300))]
     return GREETING + frame(HEADERS, 0, 1, call_headers("ListModels")) + b"".join(more)
 
 
@@ -133,6 +132,12 @@ def _settings(chance: random.Random) -> bytes:
 
 def _wide_window(chance: random.Random) -> bytes:
     return GREETING + frame(WINDOW_UPDATE, 0, chance.randrange(2), (2**31 - 1).to_bytes(4, "big")) * 2
+
+
+def _last_words(chance: random.Random) -> bytes:
+    """A farewell with a text that wants to be a line of the log."""
+    farewell = chance.getrandbits(31).to_bytes(4, "big") + chance.getrandbits(32).to_bytes(4, "big")
+    return GREETING + frame(GOAWAY, 0, 0, farewell + f"\n{FORGED}\n".encode())
 
 
 JUNK: dict[str, Callable[[random.Random], bytes]] = {
@@ -150,5 +155,6 @@ JUNK: dict[str, Callable[[random.Random], bytes]] = {
     "pings": _pings,
     "settings": _settings,
     "wide window": _wide_window,
+    "last words": _last_words,
 }
 """Ways to spoil a connection: each makes the bytes that are sent on one."""
