@@ -144,13 +144,13 @@ OUTPUTS = (math.nan, math.inf, -math.inf, 3e38, -3e38, 1e-45, 0.5, 1.0, 0.0)
     "constant and noise images, models that put out NaN or infinity: finite numbers, or INTERNAL with a sentence",
     unit="images",
     full=100_000,
-    short=100,
+    short=150,
 )
 def numbers_of_answers(run: Run) -> None:
     package = make_package(run.folder / "table", model=table_model(OUTPUTS), any_size=True)
     with also_running(run.agent, "table", package):
         stub = run.agent.stub()
-        for _ in run.steps():
+        for _ in run.steps(each=2):
             _any_image(run, lambda component, pixels: detect(stub, inline_request(component, pixels)))
             _any_output(run, lambda pixels: detect(stub, inline_request("table", pixels)))
     assert set(run.outcomes) == {"OK", "INTERNAL"}
