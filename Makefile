@@ -24,6 +24,9 @@ faults: $(VENV)/installed  ## inject faults for MINUTES minutes, print what was 
 soak: $(VENV)/installed  ## load for MINUTES minutes, watching memory, descriptors and answers
 	$(BIN)/python -m tests.faults --soak --minutes $(MINUTES) --record docs/reliability.json $(if $(ROWS),--rows $(ROWS))
 
+bench: $(VENV)/installed $(if $(PEERS),$(VENV)/peers)  ## what serving costs against a bare loop; PEERS=1: and against FastAPI
+	$(BIN)/python -m benchmarks.serving $(if $(PEERS),--peers) $(if $(QUICK),--quick)
+
 check: $(VENV)/installed  ## style, types, the import ladder
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -42,6 +45,10 @@ $(VENV)/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) --upgrade 'pip>=25.1'
 	$(BIN)/python $(PIP) --editable '.[cpu,workbench]' --group dev
+	touch $@
+
+$(VENV)/peers: $(VENV)/installed
+	$(BIN)/python $(PIP) --group peers
 	touch $@
 
 $(WIRE)/installed: pyproject.toml Makefile

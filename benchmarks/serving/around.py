@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from agent.settings import Settings
-from benchmarks.serving.measure import CLIENTS, IN_FLIGHT, make_calls, make_calls_together
+from benchmarks.serving.measure import CLIENTS, IN_FLIGHT, take_turn, take_turns_together
 from benchmarks.serving.orders import Order
 from benchmarks.serving.processes import load_processes, processor_seconds, resident_memory
 from benchmarks.serving.results import percentile
@@ -28,20 +28,19 @@ def overload(address: str, seconds: float) -> Figures:
     """DescribeModel while clients send ten times the images that the model can answer."""
     segments = Order("segment", CLIENTS, *SMALL, address, COMPONENT)
     with load_processes(OVERLOAD_PROCESSES, OVERLOAD_NICENESS) as crowd, load_processes(1) as asking:
-        capacity = len(make_calls(crowd, segments, 1.0))
+        capacity = take_turn(crowd, segments, 1.0).per_second
         # Those whose calls wait send nothing meanwhile: the others have to send it all.
         sending = OVERLOAD_CLIENTS - IN_FLIGHT - Settings().queue_length
         interval = sending / (OVERLOAD * capacity)
         flood = Order("segment", OVERLOAD_CLIENTS, *SMALL, address, COMPONENT, interval=interval)
         describing = Order("describe", 1, *SMALL, address, COMPONENT, interval=DESCRIBE_INTERVAL)
-        flooding, described = make_calls_together([(crowd, flood), (asking, describing)], seconds, settling=1.0)
-    answered = sum(not call.verdict.is_refusal for call in flooding)
-    latencies = [call.seconds * 1000 for call in described]
+        flooding, described = take_turns_together([(crowd, flood), (asking, describing)], seconds, settling=1.0)
+    answered = sum(not call.verdict.is_refusal for call in flooding.calls)
     return {
-        "DescribeModel under overload, p50 ms": percentile(latencies, 50),
-        "DescribeModel under overload, p99 ms": percentile(latencies, 99),
-        "overload, images sent / images answered": len(flooding) / max(1, answered),
-        "overload, images answered / answered by 8 clients": answered / seconds / max(1, capacity),
+        "DescribeModel under overload, p50 ms": percentile(described.latencies, 50) * 1000,
+        "DescribeModel under overload, p99 ms": percentile(described.latencies, 99) * 1000,
+        "overload, images sent / images answered": len(flooding.calls) / max(1, answered),
+        "overload, images answered / answered by 8 clients": answered / seconds / capacity,
     }
 
 

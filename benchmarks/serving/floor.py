@@ -65,7 +65,7 @@ def inspect_and_paint(
     resized = Image.fromarray(anomaly_map[0, 0]).resize((width, height), Image.Resampling.BILINEAR)
     labels = (np.asarray(resized) >= PIXEL_THRESHOLD).view(np.uint8)
     np.take(PALETTE, labels, axis=0, out=mask, mode="clip")
-    return Verdict(float(score), np.count_nonzero(labels) / labels.size)
+    return Verdict(float(score), float(np.count_nonzero(labels) / labels.size))
 
 
 def _tensor(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

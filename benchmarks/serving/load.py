@@ -47,7 +47,7 @@ def client_for(order: Order) -> AbstractContextManager[MakeCall]:
 
 
 def make_calls(clients: list[MakeCall], span: Span, interval: float = 0.0) -> list[Call]:
-    """The calls of all `clients`, each in a thread of its own, that ended while they count."""
+    """The calls of all `clients`, each in a thread of its own, that ended while they count; of each at least one."""
     calls: list[Call] = []
     failures: list[BaseException] = []
 
@@ -69,15 +69,17 @@ def make_calls(clients: list[MakeCall], span: Span, interval: float = 0.0) -> li
 
 
 def _call_repeatedly(client: MakeCall, span: Span, due: float, interval: float, calls: list[Call]) -> None:
+    counted = False
     while True:
         time.sleep(max(0.0, due - time.monotonic()))
         began = time.monotonic()
         verdict = client()
         ended = time.monotonic()
-        if ended >= span.end:
+        if ended >= span.end and counted:
             return
         if ended >= span.counted_from:
-            calls.append(Call(ended - began, verdict))
+            calls.append(Call(ended, ended - began, verdict))
+            counted = True
         # Who is late calls at once, and does not make up for what was missed.
         due = max(due + interval, ended)
 

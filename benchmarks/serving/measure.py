@@ -12,7 +12,7 @@ import msgspec
 from tqdm import tqdm
 
 from benchmarks.serving.model import Package
-from benchmarks.serving.orders import Call, Contender, Order, Span
+from benchmarks.serving.orders import Contender, Order, Span
 from benchmarks.serving.processes import LoadProcess, load_processes
 from benchmarks.serving.results import Results, Subject, Turn, check_answers
 from benchmarks.serving.servers import COMPONENT
@@ -61,21 +61,21 @@ def measure(plan: Plan, package: Package, addresses: Mapping[Contender, str]) ->
             for subject in subjects:
                 progress.set_description(f"{subject.task} {subject.size[0]} {subject.contender}")
                 order = _order(subject, package, addresses)
-                calls = make_calls(floors if subject.contender == "floor" else clients, order, plan.seconds)
-                results[subject].append(Turn.of(calls, plan.seconds))
+                processes = floors if subject.contender == "floor" else clients
+                results[subject].append(take_turn(processes, order, plan.seconds))
                 progress.update()
     check_answers(results)
     return results
 
 
-def make_calls(processes: Sequence[LoadProcess], order: Order, seconds: float) -> list[Call]:
+def take_turn(processes: Sequence[LoadProcess], order: Order, seconds: float) -> Turn:
     """Carries out `order`, its clients spread over the processes."""
-    return make_calls_together([(processes, order)], seconds)[0]
+    return take_turns_together([(processes, order)], seconds)[0]
 
 
-def make_calls_together(
+def take_turns_together(
     orders: Sequence[tuple[Sequence[LoadProcess], Order]], seconds: float, settling: float = SETTLING
-) -> list[list[Call]]:
+) -> list[Turn]:
     """Carries out several orders at the same time, each by processes of its own."""
     shares = [spread(order, processes) for processes, order in orders]
     everybody = [share for order in shares for share in order]
@@ -87,7 +87,7 @@ def make_calls_together(
     span = Span(begin, begin + settling, begin + settling + seconds)
     for process, _ in everybody:
         process.send(span)
-    return [[call for process, _ in order for call in process.calls()] for order in shares]
+    return [Turn([call for process, _ in order for call in process.calls()], span) for order in shares]
 
 
 def spread(order: Order, processes: Sequence[LoadProcess]) -> list[tuple[LoadProcess, Order]]:

@@ -33,11 +33,6 @@ class Span(msgspec.Struct, frozen=True):
     counted_from: float
     end: float
 
-    @property
-    def seconds(self) -> float:
-        """For which calls count."""
-        return self.end - self.counted_from
-
 
 class Verdict(msgspec.Struct, frozen=True):
     """The answer to the picture; all contenders have to give the same."""
@@ -50,8 +45,10 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
-    """One call that ended within the counted span."""
+    """One call that ended while calls count."""
 
+    ended: float
+    """On the clock of the span."""
     seconds: float
     verdict: Verdict
 

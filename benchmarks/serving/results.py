@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.serving.model import Task
-from benchmarks.serving.orders import Call, Contender, Verdict
+from benchmarks.serving.orders import Call, Contender, Span
 
 SCORES_AGREE, AREAS_AGREE = 0.002, 0.01
 """How far answers may differ; the agent rounds scores to 4 decimals."""
@@ -38,19 +38,20 @@ class Subject:
 class Turn:
     """A subject's turn in one round."""
 
-    latencies: list[float]
-    """Seconds."""
-    per_second: float
-    """Calls."""
-    verdicts: frozenset[Verdict]
+    calls: list[Call]
+    """One at least."""
+    span: Span
 
-    @classmethod
-    def of(cls, calls: Sequence[Call], seconds: float) -> Turn:
-        """From the calls that ended within so many seconds."""
-        if not calls:
-            raise WrongAnswer(f"no call ended within {seconds:g} s; give a turn more time (--seconds)")
-        verdicts = frozenset(call.verdict for call in calls)
-        return cls([call.seconds for call in calls], len(calls) / seconds, verdicts)
+    @property
+    def latencies(self) -> list[float]:
+        """Seconds."""
+        return [call.seconds for call in self.calls]
+
+    @property
+    def per_second(self) -> float:
+        """Calls. A call that came late for the span, since no other came in time, makes it longer."""
+        end = max(self.span.end, *(call.ended for call in self.calls))
+        return len(self.calls) / (end - self.span.counted_from)
 
 
 Results = dict[Subject, list[Turn]]
@@ -97,8 +98,8 @@ def all_latencies(turns: Sequence[Turn]) -> list[float]:
 def check_answers(results: Results) -> None:
     """Raises WrongAnswer where a contender's answer differs from the floor's to the same picture."""
     for subject, turns in results.items():
-        expected = next(iter(results[subject.of("floor")][0].verdicts))
-        for verdict in frozenset().union(*(turn.verdicts for turn in turns)):
+        expected = results[subject.of("floor")][0].calls[0].verdict
+        for verdict in {call.verdict for turn in turns for call in turn.calls}:
             if (
                 verdict.is_refusal
                 or abs(verdict.score - expected.score) > SCORES_AGREE
