@@ -73,6 +73,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--start-timeout", type=float, default=180, metavar="S", help="seconds to wait for RUNNING (%(default)g)"
     )
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what answered, and the milliseconds that each step took"
+    )
     parser.add_argument("--stop", action="store_true", help="stop the model at the end")
     arguments = parser.parse_intermixed_args()  # options may stand between the pictures
     if not arguments.list and arguments.component is None:
@@ -123,6 +126,8 @@ def _inspect(agent: EdgeAgentClient, arguments: argparse.Namespace, pictures: li
                 table.print_failure(path.name, f"{_code(error)}: {error.details()}")
                 continue
             table.print_result(path.name, result)
+            if arguments.verbose:
+                table.print_details(result)
             overlay_path = overlay_names.take(path)
             if overlay_path:
                 overlay(pixels, result).save(overlay_path)
@@ -171,6 +176,7 @@ def _write_json(lines: TextIO, path: Path, result: Result, overlay_path: Path | 
         "anomaly_threshold": round(result.anomaly_threshold, 4),
         "anomalies": [asdict(anomaly) for anomaly in result.anomalies],
         "milliseconds": round(result.milliseconds, 2),
+        "details": result.details,
         "overlay": str(overlay_path) if overlay_path else None,
         "mask": str(mask_path) if mask_path else None,
     }
@@ -230,6 +236,15 @@ class Table:
             f"{result.anomaly_threshold:7.3f} {result.milliseconds:8.1f}  {areas(result)}"
         )
         print(line.rstrip(), flush=True)
+
+    def print_details(self, result: Result) -> None:
+        """How the answer came about, below its line."""
+        told = dict(result.details)
+        steps = [f"{key.removesuffix('-ms')} {told.pop(key)}" for key in list(told) if key.endswith("-ms")]
+        by = ", ".join(f"{key.replace('-', ' ')} {value}" for key, value in told.items())
+        print(
+            f"{'':{self._width}}  {by}; {', '.join(steps)} ms" if told else "  (this agent tells no more)", flush=True
+        )
 
     def print_failure(self, name: str, reason: str) -> None:
         """The line of a picture without an answer."""

@@ -43,6 +43,10 @@ CHANNEL_OPTIONS = [
 ]
 
 
+DETAILS = "edge-agent-"
+"""What the keys of the agent's response metadata begin with."""
+
+
 class ModelCannotStart(Exception):
     """The model is FAILED, or was not RUNNING in time. Its text says why."""
 
@@ -76,6 +80,9 @@ class Result:
     anomalies: list[AnomalyType]  # "background" first; empty for classification models
     mask: NDArray[np.uint8] | None  # (height, width, 3) RGB, white is background; None for classification models
     milliseconds: float  # from the call to the answer
+    details: dict[
+        str, str
+    ]  # model version, runtime, device, milliseconds of each step; empty with other agents
 
 
 class SharedSegment:
@@ -238,19 +245,20 @@ class EdgeAgentClient:
             request.bitmap.shared_memory_handle.CopyFrom(picture)
             request.anomaly_mask_params.shared_memory_handle.CopyFrom(mask)
         begin = time.perf_counter()
-        answer = self._detect_patiently(request, timeout)
+        answer, details = self._detect_patiently(request, timeout)
         milliseconds = (time.perf_counter() - begin) * 1000
-        return _result(answer.detect_anomaly_result, segment, milliseconds)
+        return _result(answer.detect_anomaly_result, segment, milliseconds, details)
 
     def _detect_patiently(
         self, request: messages.DetectAnomaliesRequest, timeout: float
-    ) -> messages.DetectAnomaliesResponse:
+    ) -> tuple[messages.DetectAnomaliesResponse, dict[str, str]]:
         """Detections can be asked twice without harm, so an agent that restarts costs seconds and not a picture."""
         give_up = time.monotonic() + self.patience
         interrupted = False
         while True:
             try:
-                return self._stub.DetectAnomalies(request, timeout=timeout)
+                answer, call = self._stub.DetectAnomalies.with_call(request, timeout=timeout)
+                return answer, _details(call)
             except grpc.RpcError as error:
                 if time.monotonic() > give_up:
                     raise
@@ -283,7 +291,14 @@ def _model(description: messages.ModelDescription | messages.ModelMetadata) -> M
     return Model(description.model_component, status, description.status_message)
 
 
-def _result(answer: messages.DetectAnomalyResult, segment: SharedSegment | None, milliseconds: float) -> Result:
+def _details(call: grpc.Call) -> dict[str, str]:
+    metadata = call.trailing_metadata() or ()
+    return {key.removeprefix(DETAILS): value for key, value in metadata if key.startswith(DETAILS)}
+
+
+def _result(
+    answer: messages.DetectAnomalyResult, segment: SharedSegment | None, milliseconds: float, details: dict[str, str]
+) -> Result:
     return Result(
         is_anomalous=answer.is_anomalous,
         confidence=answer.confidence,
@@ -295,6 +310,7 @@ def _result(answer: messages.DetectAnomalyResult, segment: SharedSegment | None,
         ],
         mask=_mask(answer.anomaly_mask, segment) if answer.HasField("anomaly_mask") else None,
         milliseconds=milliseconds,
+        details=details,
     )
 
 

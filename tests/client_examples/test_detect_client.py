@@ -45,6 +45,7 @@ class FakeAgent(services.EdgeAgentServicer):
         self.detecting = threading.Event()
         self.may_answer = threading.Event()
         self.may_answer.set()
+        self.details: tuple[tuple[str, str], ...] = ()
 
     def ListModels(self, request, context):  # noqa: N802 - the wire's name
         self.calls.append("ListModels")
@@ -88,6 +89,7 @@ class FakeAgent(services.EdgeAgentServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "the agent is draining")
         if self.status != messages.RUNNING:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the model is not RUNNING")
+        context.set_trailing_metadata(self.details)
         width, height = request.bitmap.width, request.bitmap.height
         if width < 64:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the image is {width} pixels wide, at least 64 are needed")
@@ -242,6 +244,7 @@ def test_pictures_are_answered_in_a_table_with_overlays_masks_and_json(
             {"name": "scratch", "total_percentage_area": pytest.approx(800 / 6144), "hex_color": "#23A436"},
         ],
         "milliseconds": 0,
+        "details": {},
         "overlay": "out/overlays/bad.png",
         "mask": "out/masks/bad.png",
     }
@@ -415,3 +418,19 @@ def test_an_incomplete_command_line_is_explained(folder: Path, arguments: list[s
     result = run_client(folder, *arguments)
     assert result.returncode == 2
     assert "error: name a" in result.stderr
+
+
+def test_verbose_shows_what_answered_and_the_time_of_each_step(agent: FakeAgent, folder: Path) -> None:
+    draw(folder / "in.png", 20)
+    agent.details = (
+        ("edge-agent-model-version", "2.0.0"),
+        ("edge-agent-device", "CPU"),
+        ("edge-agent-waiting-ms", "0.25"),
+        ("edge-agent-inferring-ms", "9.00"),
+        ("other", "x"),
+    )
+    shown = run_client(folder, "Bolts", "in.png", "--verbose").stdout
+    assert "model version 2.0.0, device CPU; waiting 0.25, inferring 9.00 ms" in shown and "other" not in shown
+    agent.details = ()  # an agent of another make
+    result = run_client(folder, "Bolts", "in.png", "--verbose")
+    assert result.returncode == 0 and "(this agent tells no more)" in result.stdout

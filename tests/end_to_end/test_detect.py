@@ -13,6 +13,7 @@ import pytest
 from agent.wire import edge_agent_pb2 as wire
 from tests.support.agent_process import (
     LARGE_REPLIES,
+    PATIENCE,
     AgentProcess,
     detect,
     inline_request,
@@ -228,3 +229,13 @@ def open_descriptors(agent: AgentProcess) -> int:
             except FileNotFoundError:
                 continue
     return count
+
+
+def test_response_metadata_tells_what_answered_and_how_long_each_step_took(agent: AgentProcess) -> None:
+    _, call = agent.stub().DetectAnomalies.with_call(inline_request("classifier", grey(0)), timeout=PATIENCE)
+    told = {key: value for key, value in call.trailing_metadata() if key.startswith("edge-agent-")}
+    assert told.pop("edge-agent-model-version") == "1.0.0"
+    assert told.pop("edge-agent-runtime").startswith("ONNX Runtime ")
+    assert told.pop("edge-agent-device") == "CPU"
+    steps = {"waiting", "preprocessing", "inferring", "postprocessing"}
+    assert {key: float(value) >= 0 for key, value in told.items()} == {f"edge-agent-{step}-ms": True for step in steps}
