@@ -85,6 +85,7 @@ def _serve(settings: Settings, claim: SocketClaim) -> int:
     set_up_logging(settings.log_format, settings.log_level)  # before gRPC is imported
 
     from agent import __version__
+    from agent.allocator import keep_freed_memory
     from agent.models.fleet import Fleet
     from agent.models.keeper import ModelSettings
     from agent.models.registry import Registry, RegistryWatch
@@ -94,6 +95,7 @@ def _serve(settings: Settings, claim: SocketClaim) -> int:
     from agent.rpc.service import EdgeAgent
     from agent.workers.process import WorkerProcess
 
+    keep_freed_memory()
     log = logging.getLogger("agent")
     threads = settings.threads or len(os.sched_getaffinity(0))
     health = Health()

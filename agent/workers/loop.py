@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.allocator import keep_freed_memory
 from agent.backends.base import BackendSettings
 from agent.errors import ImageRefused, Refusal, Unexpected
 from agent.images.bitmap import BitmapLayout, fingerprint
@@ -44,6 +45,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(parent)
     _be_the_first_to_go()
+    keep_freed_memory()
     link = Link(socket.socket(fileno=descriptor))
     first = link.receive()
     if first is None or not isinstance(first[0], Open):

@@ -174,6 +174,9 @@ class WorkerProcess:
         except FutureTimeout:
             self._process.kill()
             raise LoadTimedOut(limit) from None
+        finally:
+            # As with a call (see `_detect`): a reason kept here would keep this worker's slots.
+            self._opened = Future()
 
     def detect(self, slot: int, image: ImageToInspect, limit: float) -> Detection:
         try:
