@@ -1,15 +1,18 @@
-"""Every row, by importing the modules that hold them."""
+"""Every row, by importing the modules that hold them, in the order of the plan."""
 
 from tests.faults import (
-    concurrency,
     inputs,
     inputs_limits,
     inputs_messages,
     inputs_wire,
-    processes,
     segments,
-    soak,
+    concurrency,
+    concurrency_load,
+    concurrency_updates,
+    concurrency_answers,
+    processes,
     surroundings,
+    soak,
 )
 from tests.faults.row import ROWS, SOAK
 
@@ -17,6 +20,9 @@ __all__ = [
     "ROWS",
     "SOAK",
     "concurrency",
+    "concurrency_answers",
+    "concurrency_load",
+    "concurrency_updates",
     "inputs",
     "inputs_limits",
     "inputs_messages",

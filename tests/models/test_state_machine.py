@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -41,6 +42,8 @@ from tests.support.packages import make_package
 
 NAMES = st.sampled_from(["a", "b"])
 SLOTS, QUEUE = 2, 2
+STEPS = 40
+"""Of a program."""
 SETTINGS = ModelSettings(slots=SLOTS, queue_length=QUEUE, load_time_limit=PATIENCE, run_time_limit=PATIENCE)
 ODD = ModelNotLoaded("Runtime", "it is odd")
 DEATHS = 2
@@ -299,16 +302,24 @@ class FleetMachine(RuleBasedStateMachine):
             call()  # type: ignore[operator]
 
 
-def test_any_order_of_calls_and_faults_gives_what_the_reference_says(tmp_path: Path) -> None:
-    package = make_package(tmp_path / "package")
+def run_programs(package: Path, count: int, seed: int | None = None) -> None:
+    """Random programs of calls and faults; the same ones for the same seed."""
+
+    def machine() -> FleetMachine:
+        return FleetMachine(package)
+
     run_state_machine_as_test(
-        lambda: FleetMachine(package),
+        machine if seed is None else with_seed(seed)(machine),
         settings=settings(
-            max_examples=80,
-            stateful_step_count=40,
+            max_examples=count,
+            stateful_step_count=STEPS,
             deadline=None,
             phases=[Phase.generate],  # no shrinking: each try at a failure may wait as long as its patience
             suppress_health_check=[HealthCheck.too_slow],
             print_blob=True,
         ),
     )
+
+
+def test_any_order_of_calls_and_faults_gives_what_the_reference_says(tmp_path: Path) -> None:
+    run_programs(make_package(tmp_path / "package"), 80)

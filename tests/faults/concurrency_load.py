@@ -1,0 +1,199 @@
+"""Rows C7 to C9: deadlines, calls given up, and more calls than a model can answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import grpc
+import numpy as np
+
+from agent.wire import edge_agent_pb2 as wire
+from tests.faults.clients import PATIENCE, in_threads, milliseconds, percentile, running
+from tests.faults.load_generator import LoadGenerator, load
+from tests.faults.row import Run, row
+from tests.support.agent_process import AgentProcess, describe, detect, inline_request, names
+from tests.support.packages import grey, make_package, slow_model
+from tests.support.slow_worker import noted_refusals, noted_runs, slow_workers
+
+RUN_TIME = 0.05
+"""Seconds of one run of the slow model; two run at once."""
+QUEUE = 48
+"""With the longest queue there is, a call may wait 24 runs."""
+MARGIN = 0.5
+"""Seconds between the caller's giving up and the agent's knowing of it, on a machine with other things to do."""
+
+
+@row(
+    "C7",
+    "deadlines of 1 ms to 10 s and cancelled calls: ended in time, and what nobody waits for never reaches the model",
+    unit="calls",
+    full=100_000,
+    short=120,
+    uses_shared_agent=False,
+)
+def deadlines(run: Run) -> None:
+    runs = run.folder / "runs"
+    environment = slow_workers(run=RUN_TIME, runs=runs)
+    with (
+        AgentProcess("--queue-length", str(QUEUE), environment=environment) as agent,
+        running(agent, {"slow": make_package(run.folder / "slow", task="classification")}),
+    ):
+        callers = [_ImpatientCaller(agent, run) for _ in range(QUEUE)]
+        in_threads([caller.call for caller in callers])
+    given_up = {number: end for caller in callers for number, end in caller.given_up.items()}
+    begun = dict(noted_runs(runs))
+    late = [number for number, end in given_up.items() if begun.get(number, 0) > end + MARGIN]
+    assert not late, f"{len(late)} calls reached the model after they had been given up"
+    assert (
+        {"OK", "DEADLINE_EXCEEDED", "CANCELLED"}
+        <= set(run.outcomes)
+        <= {
+            "OK",
+            "DEADLINE_EXCEEDED",
+            "CANCELLED",
+            "RESOURCE_EXHAUSTED",
+        }
+    ), run.outcomes
+    overruns = [seconds for caller in callers for seconds in caller.overruns]
+    run.figures["over the deadline, p50"] = milliseconds(percentile(overruns, 0.5))
+    run.figures["over the deadline, p99"] = milliseconds(percentile(overruns, 0.99))
+    run.figures["given up, never run"] = str(len(given_up.keys() - begun.keys()))
+    run.figures["runs after giving up"] = str(len(late))
+    assert percentile(overruns, 0.5) < 0.2
+    assert max(overruns) < PATIENCE
+
+
+class _ImpatientCaller:
+    """Calls with a number in the image's first pixel, and waits for as long as chance says."""
+
+    def __init__(self, agent: AgentProcess, run: Run) -> None:
+        self._run, self._stub = run, agent.stub()
+        self.given_up = dict[int, float]()
+        """Number of the image, and when nobody waited for it any more (`time.monotonic()`)."""
+        self.overruns = list[float]()
+        """Seconds from the deadline to the end of the call."""
+
+    def call(self) -> None:
+        pixels = grey(0)
+        for step in self._run.steps():
+            number = step + 1  # the self-test's image carries a 0
+            pixels[0, 0] = np.array([number >> 16, number >> 8 & 255, number & 255])
+            image = inline_request("slow", pixels)
+            patience = 10 ** self._run.random.uniform(-3, 1)
+            if self._run.random.random() < 0.5:
+                code = self._with_deadline(number, image, patience)
+            else:
+                code = self._with_cancelling(number, image, patience)
+            self._run.saw(code.name)
+
+    def _with_deadline(self, number: int, image: wire.DetectAnomaliesRequest, patience: float) -> grpc.StatusCode:
+        begin = time.monotonic()
+        try:
+            self._stub.DetectAnomalies(image, timeout=patience)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self.given_up[number] = time.monotonic()
+                self.overruns.append(self.given_up[number] - begin - patience)
+            return error.code()
+        return grpc.StatusCode.OK
+
+    def _with_cancelling(self, number: int, image: wire.DetectAnomaliesRequest, patience: float) -> grpc.StatusCode:
+        call = self._stub.DetectAnomalies.future(image)
+        try:
+            call.result(patience)
+        except grpc.FutureTimeoutError:
+            if call.cancel():
+                self.given_up[number] = time.monotonic()
+        except grpc.RpcError:
+            pass
+        return call.code()
+
+
+OVERLOAD = 10
+"""Times the calls that the model can answer."""
+GENERATORS, CLIENTS = 2, 64
+TURN = 2
+"""Seconds of one measurement."""
+
+
+@row(
+    "C8",
+    "ten times the calls a model can answer: refused at once, as many answered as without, control calls at once",
+    unit="seconds of overload",
+    full=600,
+    short=TURN,
+    uses_shared_agent=False,
+)
+def overload(run: Run) -> None:
+    # The model sleeps: what is not answered is lost to the refusals, and not to the generators' use of the processors.
+    refusals_file = run.folder / "refusals"
+    peak, answered, seconds = 0.0, 0, 0
+    refused, control = list[float](), list[float]()
+    package = make_package(run.folder / "package", task="classification")
+    with (
+        AgentProcess(environment=slow_workers(run=RUN_TIME, refusals=refusals_file)) as agent,
+        running(agent, {"slow": package}) as stub,
+    ):
+        for _ in run.steps(each=TURN):
+            without = LoadGenerator(agent.socket, "slow", 0, clients=4, seconds=TURN / 2)
+            peak = max(peak, without.seen().answered / (TURN / 2))
+            rate = OVERLOAD * peak / GENERATORS
+            generators = [
+                LoadGenerator(agent.socket, "slow", 0, clients=CLIENTS // GENERATORS, seconds=TURN, rate=rate)
+                for _ in range(GENERATORS)
+            ]
+            for generator in generators:
+                generator.wait_until_ready()
+            while all(generator.runs for generator in generators):
+                begin = time.monotonic()
+                describe(stub, "slow")
+                names(stub)
+                control.append((time.monotonic() - begin) / 2)
+            for seen in [generator.seen() for generator in generators]:
+                answered += seen.answered
+                refused += seen.calls.get("RESOURCE_EXHAUSTED", [])
+                run.outcomes.update({code: len(calls) for code, calls in seen.calls.items()})
+            seconds += TURN
+    assert set(run.outcomes) == {"OK", "RESOURCE_EXHAUSTED"}, run.outcomes
+    in_agent = noted_refusals(refusals_file)
+    goodput = answered / seconds
+    run.figures["answered"] = f"{goodput:.0f}/s of {peak:.0f}/s without overload ({goodput / peak:.0%})"
+    run.figures["refusal in the agent, p99"] = milliseconds(percentile(in_agent, 0.99))
+    run.figures["refusal at the client, p50"] = milliseconds(percentile(refused, 0.5))
+    run.figures["refusal at the client, p99"] = milliseconds(percentile(refused, 0.99))
+    run.figures["control call, p99"] = milliseconds(percentile(control, 0.99))
+    assert goodput > peak / 2
+    assert percentile(in_agent, 0.5) < 0.05
+    assert percentile(control, 0.5) < 0.5
+
+
+@row(
+    "C9",
+    "a client that keeps 16 calls in flight beside a camera of 10 frames a second: each frame answered in its turn",
+    unit="frames",
+    full=6000,
+    short=10,
+)
+def fairness(run: Run) -> None:
+    flood, frame = 16, 0.1
+    package = make_package(run.folder / "package", task="classification", model=slow_model())
+    image, latencies = inline_request("shared", grey(2)), list[float]()
+    with running(run.agent, {"shared": package}) as stub:
+        begin = time.monotonic()
+        for _ in range(10):
+            detect(stub, image)
+        alone = (time.monotonic() - begin) / 10
+        with load(run.agent.socket, "shared", 2, clients=flood):
+            camera, shutter = threading.Event(), time.monotonic()
+            for _ in run.steps():
+                begin = time.monotonic()
+                detect(stub, image)  # refused: the flood had more than its turns
+                latencies.append(time.monotonic() - begin)
+                shutter = max(shutter + frame, time.monotonic())
+                camera.wait(shutter - time.monotonic())
+    run.figures["alone"] = milliseconds(alone)
+    for share in (0.5, 0.99):
+        run.figures[f"beside the flood, p{share * 100:.0f}"] = milliseconds(percentile(latencies, share))
+    # Its turn comes after those before it, which have two slots.
+    assert percentile(latencies, 0.5) < 10 * flood * alone
