@@ -55,7 +55,7 @@ LISTED = {
     "32 threads start, stop, describe, list and detect: listed codes, no deadlock, the state that the answers imply",
     unit="calls",
     full=65_536,
-    short=600,
+    short=400,
 )
 def storm(run: Run) -> None:
     package = make_package(run.folder / "package")
@@ -127,7 +127,7 @@ def programs(run: Run) -> None:
     "start twice, stop twice, detect when not running: FAILED_PRECONDITION; an unknown model: NOT_FOUND",
     unit="refusals",
     full=10_000,
-    short=30,
+    short=10,
 )
 def wrong_moment(run: Run) -> None:
     image = inline_request("odd", grey(0))
@@ -161,7 +161,7 @@ CALLERS = 16
     "stop while 16 clients call: each gets its answer or FAILED_PRECONDITION, none hangs, the worker is gone",
     unit="calls",
     full=10_000,
-    short=2 * CALLERS,
+    short=CALLERS,
 )
 def stop_under_load(run: Run) -> None:
     calls, stops = list[float](), list[float]()
@@ -227,14 +227,14 @@ def hanging_load(run: Run) -> None:
     packages = {name: make_package(run.folder / name) for name in ("other", "hangs")}
     with (
         AgentProcess("--load-time-limit", "1", environment=slow_workers(never_loads="hangs")) as agent,
-        registered(agent, {"hangs": packages["hangs"]}) as stub,
-        running(agent, {"other": packages["other"]}),
+        registered(agent, packages) as stub,
     ):
+        wait_for("the other one to load within its second", lambda: _loads(stub, "other"))
         workers = agent.worker_pids()
         for _ in run.steps():
             # As long as a load may take: the same number of calls in both.
             begin = time.monotonic()
-            while time.monotonic() < begin + 0.3:
+            while time.monotonic() < begin + 0.2:
                 alone.append(_seconds(lambda: detect(stub, image)))
             start(stub, "hangs")
             for call in (stop, start):
@@ -250,6 +250,11 @@ def hanging_load(run: Run) -> None:
         run.figures[f"p50 {name}"] = milliseconds(percentile(values, 0.5))
         run.figures[f"p99 {name}"] = milliseconds(percentile(values, 0.99))
     assert percentile(beside, 0.5) < 10 * percentile(alone, 0.99)
+
+
+def _loads(stub: EdgeAgentStub, component: str) -> bool:
+    start(stub, component)
+    return has_loaded(stub, component) == wire.RUNNING
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -291,8 +296,8 @@ def _change(folder: Path, change: Callable[[Manifest], Manifest]) -> None:
 
 
 DAMAGES: dict[Callable[[Path], None], str] = {
-    _expect_another_score: "self-test/good.rgb",
     _truncate: "model.onnx",
+    _expect_another_score: "self-test/good.rgb",
     _flip_a_bit: "model.onnx",
     _remove_model: "model.onnx",
     _cut_manifest: "manifest.json",

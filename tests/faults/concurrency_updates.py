@@ -23,7 +23,7 @@ BAD = 3
     "new versions of models under load, bad ones in between: no call fails, a bad one leaves the old one serving",
     unit="versions",
     full=1000,
-    short=4,
+    short=3,
 )
 def updates(run: Run) -> None:
     for threshold in THRESHOLDS:

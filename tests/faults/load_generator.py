@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -29,15 +28,8 @@ from tests.support.packages import grey
 NICENESS = 10
 
 
-@dataclass
-class Seen:
-    """Seconds each call took that ended in time, by the name of its status code."""
-
-    calls: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def answered(self) -> int:
-        return len(self.calls.get("OK", []))
+Calls = dict[str, list[float]]
+"""Seconds each call took that ended in time, by the name of its status code."""
 
 
 class LoadGenerator:
@@ -60,11 +52,12 @@ class LoadGenerator:
     def runs(self) -> bool:
         return self._process.poll() is None
 
-    def seen(self) -> Seen:
+    def calls(self) -> Calls:
         """What its clients saw, when they are done."""
         content, _ = self._process.communicate()
         assert self._process.returncode == 0
-        return Seen(json.loads(content.splitlines()[-1]))
+        calls: Calls = json.loads(content)
+        return calls
 
     def end(self) -> None:
         self._process.kill()
@@ -83,7 +76,7 @@ def load(socket: Path, component: str, red: int, *, clients: int) -> Iterator[No
         generator.end()
 
 
-def _client(stub: EdgeAgentStub, arguments: argparse.Namespace, end: float, seen: Seen) -> None:
+def _client(stub: EdgeAgentStub, arguments: argparse.Namespace, end: float, calls: Calls) -> None:
     image = inline_request(arguments.component, grey(arguments.red))
     pause = arguments.clients / arguments.rate if arguments.rate else 0
     turn = time.monotonic()
@@ -96,7 +89,7 @@ def _client(stub: EdgeAgentStub, arguments: argparse.Namespace, end: float, seen
             code = error.code().name
         done = time.monotonic()
         if done < end:
-            seen.calls.setdefault(code, []).append(done - begin)
+            calls.setdefault(code, []).append(done - begin)
         # A call that took longer than its turn costs the turns it took.
         turn = max(turn + pause, done)
         time.sleep(turn - done)
@@ -116,17 +109,15 @@ def main() -> None:
         grpc.channel_ready_future(channel).result(PATIENCE)
         print("ready", flush=True)
         end, stub = time.monotonic() + arguments.seconds, EdgeAgentStub(channel)
-        seen = [Seen() for _ in range(arguments.clients)]
-        threads = [threading.Thread(target=_client, args=(stub, arguments, end, one)) for one in seen]
+        # A list of calls for each, so that none waits for another.
+        seen: list[Calls] = [{} for _ in range(arguments.clients)]
+        threads = [threading.Thread(target=_client, args=(stub, arguments, end, calls)) for calls in seen]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    calls: dict[str, list[float]] = {}
-    for one in seen:
-        for code, seconds in one.calls.items():
-            calls.setdefault(code, []).extend(seconds)
-    print(json.dumps(calls))
+    codes = {code for calls in seen for code in calls}
+    print(json.dumps({code: [seconds for calls in seen for seconds in calls.get(code, [])] for code in codes}))
 
 
 if __name__ == "__main__":
