@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import shutil
 import threading
@@ -118,8 +119,11 @@ PROGRAMS = 10
 )
 def programs(run: Run) -> None:
     package = make_package(run.folder / "package")
+    log, nowhere = logging.getLogger("agent"), logging.NullHandler()
+    log.addHandler(nowhere)  # else each death is told on the screen
     for number in run.steps(each=PROGRAMS):
         run_programs(package, PROGRAMS, seed=run.seed + number)
+    log.removeHandler(nowhere)
 
 
 @row(
@@ -177,10 +181,11 @@ def stop_under_load(run: Run) -> None:
                 thread.start()
             for client in clients:
                 assert client.is_served.wait(PATIENCE)
+            (worker,) = set(run.agent.worker_pids()) - before
             begin = time.monotonic()
             assert stop(stub, "busy").status == wire.STOPPED
             stopped = time.monotonic()
-            assert set(run.agent.worker_pids()) == before
+            assert not Path(f"/proc/{worker}").exists()
             for thread in threads:
                 thread.join(PATIENCE)
             assert all(client.last is PRECONDITION for client in clients), [client.last for client in clients]
@@ -213,6 +218,10 @@ class _Client:
             self.is_served.set()
 
 
+LOAD_LIMIT = 2
+"""Seconds; a model that does not hang has loaded by then, unless the machine is very busy."""
+
+
 @row(
     "C5",
     "a load that hangs: other models answer as before, Stop is refused, the load time limit makes it FAILED",
@@ -226,13 +235,12 @@ def hanging_load(run: Run) -> None:
     image = inline_request("other", grey(0))
     packages = {name: make_package(run.folder / name) for name in ("other", "hangs")}
     with (
-        AgentProcess("--load-time-limit", "1", environment=slow_workers(never_loads="hangs")) as agent,
+        AgentProcess("--load-time-limit", f"{LOAD_LIMIT}", environment=slow_workers(never_loads="hangs")) as agent,
         registered(agent, packages) as stub,
     ):
-        wait_for("the other one to load within its second", lambda: _loads(stub, "other"))
+        wait_for("the other one to load", lambda: _loads(stub, "other"), PATIENCE)
         workers = agent.worker_pids()
         for _ in run.steps():
-            # As long as a load may take: the same number of calls in both.
             begin = time.monotonic()
             while time.monotonic() < begin + 0.2:
                 alone.append(_seconds(lambda: detect(stub, image)))
@@ -241,10 +249,14 @@ def hanging_load(run: Run) -> None:
                 code, sentence = refusal(lambda call=call: call(stub, "hangs"))
                 assert code is PRECONDITION and "STARTING" in sentence, sentence
                 run.saw(code.name)
+            limit = time.monotonic() + PATIENCE
             while status(stub, "hangs") == wire.STARTING:
                 beside.append(_seconds(lambda: detect(stub, image)))
+                assert time.monotonic() < limit, "its load goes on and on"
             described = describe(stub, "hangs")
-            assert described.status == wire.FAILED and "1 s" in described.status_message, described.status_message
+            assert described.status == wire.FAILED and f"{LOAD_LIMIT} s" in described.status_message, (
+                described.status_message
+            )
             wait_for("its worker to be gone", lambda: agent.worker_pids() == workers)
     for name, values in (("alone", alone), ("beside a load that hangs", beside)):
         run.figures[f"p50 {name}"] = milliseconds(percentile(values, 0.5))
