@@ -1,18 +1,18 @@
 """Every row, by importing the modules that hold them, in the order of the plan."""
 
 from tests.faults import (
+    concurrency,
+    concurrency_answers,
+    concurrency_load,
+    concurrency_updates,
     inputs,
     inputs_limits,
     inputs_messages,
     inputs_wire,
-    segments,
-    concurrency,
-    concurrency_load,
-    concurrency_updates,
-    concurrency_answers,
     processes,
-    surroundings,
+    segments,
     soak,
+    surroundings,
 )
 from tests.faults.row import ROWS, SOAK
 
