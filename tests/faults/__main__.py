@@ -18,11 +18,14 @@ import time
 import traceback
 from pathlib import Path
 
+import pytest
 from tabulate import tabulate
 from tqdm import tqdm
 
 from tests.faults.all_rows import ROWS, SOAK
 from tests.faults.row import Row, Run, SharedAgent
+
+HELD, SKIPPED = "held", "skipped: "
 
 
 def main() -> int:
@@ -48,28 +51,34 @@ def main() -> int:
     print(_table(results))
     if arguments.record:
         _record(arguments.record, results, arguments.soak)
-    failed = [row.name for row, _, _, reason in results if reason]
+    failed = [row.name for row, _, _, result in results if not _is_good(result)]
     if failed:
         print(f"did not hold: {', '.join(failed)} (seed {seed})")
     return 1 if failed else 0
 
 
 def _go(row: Row, run: Run) -> tuple[float, str]:
-    """Seconds it took, and why it did not hold (empty where it did)."""
+    """Seconds it took, and how it ended: HELD, SKIPPED with a reason, or why it did not hold."""
     began = time.monotonic()
     try:
         row.go(run)
-        reason = ""
+        result = HELD
+    except pytest.skip.Exception as reason:  # not an Exception
+        result = f"{SKIPPED}{reason}"
     except Exception as error:
         traceback.print_exc()
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    return time.monotonic() - began, reason
+        result = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return time.monotonic() - began, result
+
+
+def _is_good(result: str) -> bool:
+    return result == HELD or result.startswith(SKIPPED)
 
 
 def _table(results: list[tuple[Row, Run, float, str]]) -> str:
     lines = [
-        (row.name, run.reached, row.unit, f"{seconds:.0f} s", _told(run), reason or "held")
-        for row, run, seconds, reason in results
+        (row.name, run.reached, row.unit, f"{seconds:.0f} s", _told(run), result)
+        for row, run, seconds, result in results
     ]
     return tabulate(
         lines, headers=("row", "count", "of", "took", "what was seen", "result"), maxcolwidths=[None] * 4 + [60, 50]
@@ -84,11 +93,11 @@ def _told(run: Run) -> str:
 def _record(file: Path, results: list[tuple[Row, Run, float, str]], soak: bool) -> None:
     """Adds this run's counts to those of earlier ones; `docs/generate.py` makes the table from them."""
     known = json.loads(file.read_text()) if file.exists() else {}
-    for row, run, seconds, reason in results:
+    for row, run, seconds, result in results:
         entry = known.setdefault(row.name, {"count": 0, "seconds": 0, "failed": 0})
         entry["count"] += run.reached
         entry["seconds"] += round(seconds)
-        entry["failed"] += bool(reason)
+        entry["failed"] += not _is_good(result)
         entry["last"] = _told(run)
     known["machine"] = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 from tests.faults.oracle import nothing_stays_behind
 from tests.support.agent_process import AgentProcess
@@ -127,3 +130,8 @@ def row(
         return check
 
     return register
+
+
+def skip(reason: str) -> NoReturn:
+    """For what a row needs and this machine has not; `python -m tests.faults` says so, as pytest does."""
+    pytest.skip(reason)

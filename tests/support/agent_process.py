@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -44,10 +44,14 @@ def wait_for(what: str, holds: Callable[[], bool], patience: float = PATIENCE) -
 class AgentProcess:
     """`python -m agent serve` on a socket and a registry of its own; ended, and its folder removed, on leaving."""
 
-    def __init__(self, *flags: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *flags: str, environment: Mapping[str, str] | None = None, through: Sequence[str] = ()
+    ) -> None:
+        """`through`: a command that becomes the one after it, such as setpriv or unshare."""
         self.folder = Path(tempfile.mkdtemp(prefix="ea-"))
         self.socket, self.registry, self.log = self.folder / "s", self.folder / "registry", self.folder / "log"
-        self._flags, self._environment = flags, {"TMPDIR": str(self.folder), **(environment or {})}
+        self._flags, self._through = flags, through
+        self._environment = {"TMPDIR": str(self.folder), **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self._channels: list[grpc.Channel] = []
 
@@ -76,7 +80,7 @@ class AgentProcess:
         assert self.running.poll() is None, self.log_text()
 
     def launch(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
+        command = [*self._through, sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
         command += ["--registry", str(self.registry), *self._flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
