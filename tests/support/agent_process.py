@@ -44,9 +44,7 @@ def wait_for(what: str, holds: Callable[[], bool], patience: float = PATIENCE) -
 class AgentProcess:
     """`python -m agent serve` on a socket and a registry of its own; ended, and its folder removed, on leaving."""
 
-    def __init__(
-        self, *flags: str, environment: Mapping[str, str] | None = None, through: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, *flags: str, environment: Mapping[str, str] | None = None, through: Sequence[str] = ()) -> None:
         """`through`: a command that becomes the one after it, such as setpriv or unshare."""
         self.folder = Path(tempfile.mkdtemp(prefix="ea-"))
         self.socket, self.registry, self.log = self.folder / "s", self.folder / "registry", self.folder / "log"
