@@ -80,7 +80,7 @@ NAMES = (
     *("{}\0", "{}\0.png", "\0{}", "/{}\0/../../etc/passwd", "{}\n", "\n{}", "{} ", " {}", "{}\\", "{}%s", "{}\u2044x"),
     *(".{}", "/.{}", "\uff0f{}", "\u200b{}", "\u202e{}", "x" * 255, "/" + "x" * 300, "x" * 1_000_000),
 )
-"""Each with the name of a real segment in it: had the agent opened that, it would have answered."""
+"""`{}` is the name of a real segment: had the agent opened that, it would have answered."""
 
 
 @row("B3", "a name that is none: INVALID_ARGUMENT, no segment opened", unit="names", full=1000, short=len(NAMES))

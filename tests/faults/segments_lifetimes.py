@@ -39,7 +39,7 @@ def client_killed_in_a_call(run: Run) -> None:
                 os.kill(born(name, run.random.randrange(1, 10)), 9)
                 wait_until_let_go(run.agent, name)
             finally:
-                path_of(name).unlink()
+                path_of(name).unlink(missing_ok=True)
             run.saw("killed")
 
 
