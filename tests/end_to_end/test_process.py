@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -132,14 +131,6 @@ def test_sigterm_does_not_wait_for_a_call_that_takes_too_long(tmp_path: Path) ->
             assert time.monotonic() - begin < 5  # then Greengrass would kill it
             assert call.result()[0] in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         wait_for("the worker to be gone", lambda: gone(worker))
-
-
-def test_sigterm_ends_the_agent_whichever_thread_it_meets() -> None:
-    with AgentProcess() as agent:
-        pid = agent.running.pid
-        other = next(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid)
-        assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
-        assert agent.running.wait(20) == 0
 
 
 def test_killing_the_agent_leaves_no_worker_and_no_obstacle(tmp_path: Path) -> None:
