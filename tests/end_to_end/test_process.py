@@ -20,6 +20,7 @@ from tests.support.agent_process import (
     AgentProcess,
     answers,
     detect,
+    gone,
     inline_request,
     names,
     processor_time,
@@ -180,11 +181,3 @@ def test_a_wrong_setting_is_named_and_exits_2(flag: str, value: str) -> None:
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
     assert value.removeprefix("unix://") in ended.stderr
-
-
-def gone(pid: int) -> bool:
-    """Ended; a process nobody has reaped yet counts as gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True

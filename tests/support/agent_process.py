@@ -77,12 +77,13 @@ class AgentProcess:
         wait_for("the agent's socket", lambda: self.socket.exists() or self.running.poll() is not None)
         assert self.running.poll() is None, self.log_text()
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def launch(self, user: int | None = None) -> subprocess.Popen[bytes]:
+        """Starts the process and waits for nothing; as another user only where we are root."""
         command = [*self._through, sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
         command += ["--registry", str(self.registry), *self._flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stderr=log, stdout=log, stdin=subprocess.DEVNULL, env=os.environ | self._environment
+                command, stderr=log, stdout=log, stdin=subprocess.DEVNULL, env=os.environ | self._environment, user=user
             )
         return self.process
 
@@ -156,6 +157,14 @@ def processor_time(pid: int) -> float:
     """Seconds of processor time the process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def gone(pid: int) -> bool:
+    """Ended; a process nobody has reaped yet counts as gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def inline_request(component: str, pixels: NDArray[np.uint8]) -> wire.DetectAnomaliesRequest:

@@ -253,3 +253,32 @@ def zip_package(folder: Path, archive: Path, top: str = "") -> Path:
             if path.is_file():
                 opened.write(path, top + path.relative_to(folder).as_posix())
     return archive
+
+
+def number_product_model(size_per_value: int = 16) -> onnx.ModelProto:
+    """As the first-pixel model, after one matrix product whose size grows with the first pixel's red.
+
+    It is one of whole numbers, for which the runtime has no quick kernel: 255 takes longer than anybody waits.
+    """
+    first = first_pixel_model()
+    constants = [
+        *first.graph.initializer,
+        numpy_helper.from_array(np.array([size_per_value], np.int64), "size_per_value"),
+        numpy_helper.from_array(np.array([1], np.int64), "one_value"),
+        numpy_helper.from_array(np.array(0, np.float32), "nothing"),
+    ]
+    nodes = [
+        *list(first.graph.node)[:3],
+        helper.make_node("Cast", ["first"], ["red"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["red", "flat"], ["value"]),
+        helper.make_node("Mul", ["value", "size_per_value"], ["size"]),
+        helper.make_node("Concat", ["size", "size"], ["sizes"], axis=0),
+        helper.make_node("Expand", ["one_value", "sizes"], ["matrix"]),
+        helper.make_node("MatMul", ["matrix", "matrix"], ["product"]),
+        helper.make_node("ReduceSum", ["product"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["sum"], ["float_sum"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float_sum", "nothing"], ["zero"]),
+        helper.make_node("Reshape", ["divided", "flat"], ["score_alone"]),
+        helper.make_node("Add", ["score_alone", "zero"], ["score"]),
+    ]
+    return _model(nodes, [helper.make_tensor_value_info("score", TensorProto.FLOAT, [1])], constants)

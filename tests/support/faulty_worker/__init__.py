@@ -1,4 +1,4 @@
-"""Agents whose workers break on purpose: what `sitecustomize.py` beside this does, as an environment for AgentProcess."""
+"""Agents whose workers break on purpose: an AgentProcess's environment for what `sitecustomize.py` beside this does."""
 
 from __future__ import annotations
 
