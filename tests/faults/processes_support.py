@@ -19,7 +19,6 @@ from agent.wire import edge_agent_pb2 as wire
 from agent.wire.edge_agent_pb2_grpc import EdgeAgentStub
 from tests.faults.row import Run
 from tests.support.agent_process import (
-    RECONNECT,
     AgentProcess,
     answers,
     detect,
@@ -61,7 +60,7 @@ def tells(result: wire.DetectAnomalyResult, number: int) -> bool:
 
 
 def answers_right(agent: AgentProcess, component: str, number: int = 5) -> None:
-    assert tells(detect(agent.stub(RECONNECT), numbered(component, number)), number), component
+    assert tells(detect(agent.stub(), numbered(component, number)), number), component
 
 
 # --- agents and their workers ---
@@ -76,11 +75,21 @@ def agent_with(
     for component, package in packages.items():
         agent.register(component, package)
     with agent:
-        stub = agent.stub(RECONNECT)
+        stub = agent.stub()
         for component in packages:
             stub.StartModel(wire.StartModelRequest(model_component=component))
             wait_until_running(stub, component)
         yield agent
+
+
+@contextlib.contextmanager
+def unstarted_agent() -> Iterator[AgentProcess]:
+    """An agent that has yet to be launched; ended, whichever process it is then, on leaving."""
+    agent = AgentProcess()
+    try:
+        yield agent
+    finally:
+        agent.__exit__(None, None, None)
 
 
 def wait_until_running(stub: EdgeAgentStub, component: str) -> None:
@@ -169,7 +178,7 @@ class Clients:
         assert not self._failures, self._failures
 
     def _call_on(self, number: int) -> None:
-        stub, request = self._agent.stub(RECONNECT), numbered(self._component, number)
+        stub, request = self._agent.stub(), numbered(self._component, number)
         while not self._over.wait(self._pause) and not self._failures:
             try:
                 answer = detect(stub, request)
