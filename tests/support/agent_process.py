@@ -77,13 +77,13 @@ class AgentProcess:
         wait_for("the agent's socket", lambda: self.socket.exists() or self.running.poll() is not None)
         assert self.running.poll() is None, self.log_text()
 
-    def launch(self, user: int | None = None) -> subprocess.Popen[bytes]:
-        """Starts the process and waits for nothing; as another user only where we are root."""
-        command = [*self._through, sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
+    def launch(self, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Starts the process and waits for nothing; `under` is a command that runs the command after it."""
+        command = [*self._through, *under, sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
         command += ["--registry", str(self.registry), *self._flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stderr=log, stdout=log, stdin=subprocess.DEVNULL, env=os.environ | self._environment, user=user
+                command, stderr=log, stdout=log, stdin=subprocess.DEVNULL, env=os.environ | self._environment
             )
         return self.process
 
