@@ -35,7 +35,9 @@ class Run:
         """What happened how often: status codes, mostly."""
         self.figures = dict[str, str]()
         """What was measured, for the table: name to value with its unit."""
-        self._shared, self._count, self._seconds = shared, count, seconds
+        self.wanted = count
+        """How many are to be injected, time permitting."""
+        self._shared, self._seconds = shared, seconds
         self._deadline = time.monotonic() + seconds
         self._lock = threading.Lock()
 
@@ -48,11 +50,14 @@ class Run:
     def time_is_over(self) -> bool:
         return time.monotonic() >= self._deadline
 
-    def steps(self, each: int = 1) -> Iterator[int]:
-        """0, 1, 2, ... until the count is reached or the time is over; at least one. `each`: how many a step counts."""
+    def steps(self, each: int = 1, least: int = 1) -> Iterator[int]:
+        """0, 1, 2, ... until the count is reached or the time is over, but not before `least` are counted.
+
+        `each`: how many a step counts.
+        """
         while True:
             with self._lock:
-                if self.reached and (self.reached >= self._count or self.time_is_over):
+                if self.reached >= least and (self.reached >= self.wanted or self.time_is_over):
                     return
                 number, self.reached = self.reached, self.reached + each
             yield number
@@ -73,12 +78,17 @@ class SharedAgent:
     def agent(self) -> AgentProcess:
         if self._agent is None:
             self._agent = self._stack.enter_context(AgentProcess())
-            self._agent.run_model(ANY_SIZE, make_package(self._folder / ANY_SIZE, any_size=True))
-            self._agent.run_model(CLASSIFIER, make_package(self._folder / CLASSIFIER, task="classification"))
+            start_models(self._agent, self._folder)
         return self._agent
 
     def close(self) -> None:
         self._stack.close()
+
+
+def start_models(agent: AgentProcess, folder: Path) -> None:
+    """Makes the packages of ANY_SIZE and CLASSIFIER in `folder`, and has the agent run both."""
+    agent.run_model(ANY_SIZE, make_package(folder / ANY_SIZE, any_size=True))
+    agent.run_model(CLASSIFIER, make_package(folder / CLASSIFIER, task="classification"))
 
 
 @dataclass(frozen=True)
