@@ -20,8 +20,9 @@ BLOCKS = 30
 """Neighbouring samples are joined to at most so many: their errors are not independent, those of blocks nearly are."""
 CERTAINTY = 3.0
 """Standard errors by which what is measured must exceed what is allowed: a short or noisy run flags nothing wrongly."""
-NOISE = 16 * MB
-"""What allocators take in time by themselves; less growth than this says nothing."""
+NOISE, UNSETTLED_NOISE = 16 * MB, 256 * MB
+"""What allocators take in time by themselves, and what they may take while every coincidence of large images is new to
+them; less growth says nothing."""
 TO_DEVIATION = 1.4826
 """Median absolute deviation to standard deviation, of normal noise."""
 ALLOWED_IN_TOTAL = 20 * MB
@@ -72,12 +73,14 @@ class Trend:
     """Bytes per step."""
     has_settled: bool
     """Whether memory should have been at its height by the middle."""
+    spare_threads: int
 
     @property
     def complaints(self) -> list[str]:
         """What grows for sure; empty where nothing does."""
         found = []
-        exceeds_noise = self.growth > max(NOISE, CERTAINTY * self.scatter)
+        noise = NOISE if self.has_settled else UNSETTLED_NOISE
+        exceeds_noise = self.growth > max(noise, CERTAINTY * self.scatter)
         is_jump = self.steady_slope < self.slope / 2
         if exceeds_noise and not is_jump and self.slope - CERTAINTY * self.error > self.allowed:
             found.append(f"memory grows by {self.slope:.0f} bytes per step")
@@ -85,7 +88,7 @@ class Trend:
             found.append(f"memory is {self.total / MB:.0f} MB above that in the middle")
         if self.descriptors > 0:
             found.append(f"{self.descriptors:g} descriptors more than in the middle")
-        if self.threads > 0:
+        if self.threads > self.spare_threads:
             found.append(f"{self.threads:g} threads more than in the middle")
         return found
 
@@ -101,10 +104,11 @@ class Trend:
         return f"{slope:+.3g} ± {error:.2g} MB per {unit}, {self.total / MB:+.1f} MB from the middle ({verdict})"
 
 
-def judge(samples: Sequence[Sample], allowed: float, settled: int = 0) -> Trend:
+def judge(samples: Sequence[Sample], allowed: float, settled: int = 0, spare_threads: int = 0) -> Trend:
     """The trend of `samples`, of which there must be at least LEAST_SAMPLES.
 
     `allowed`: bytes of growth per step. `settled`: steps before which new heights of memory are no surprise.
+    `spare_threads`: by which pools may yet grow.
     """
     assert len(samples) >= LEAST_SAMPLES, f"{len(samples)} samples tell nothing"
     kept = samples[math.ceil(len(samples) * WARM_UP) :]
@@ -128,6 +132,7 @@ def judge(samples: Sequence[Sample], allowed: float, settled: int = 0) -> Trend:
         threads=_from_the_middle(threads),
         allowed=allowed,
         has_settled=bool(np.median(steps) >= settled),
+        spare_threads=spare_threads,
     )
 
 

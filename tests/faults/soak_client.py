@@ -34,7 +34,7 @@ CLASSIFIED_EVERY = 10
 PADDED_EVERY = 4
 SLOTS = 2
 """Calls that a model works on at once, by the agent's default."""
-BURST, BURSTS = 8, 3
+BURST, BURSTS = 8, 2
 """Calls at once while warming up: two clients fill slots and queue of a model without overrunning them."""
 
 DARK, WHITE, MASKS = 0, MAX_BYTES, MAX_BYTES + USUAL_BYTES

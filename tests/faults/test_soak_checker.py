@@ -54,9 +54,12 @@ def test_a_step_is_no_surprise_before_memory_has_settled():
     assert not judge(series(lambda call: 30 * MB * (call > 300_000)), ALLOWED, settled=1_000_000).complaints
 
 
-def test_step_after_step_is_flagged_even_then():
-    samples = series(lambda call: 8 * MB * (call // 40_000))
-    assert judge(samples, ALLOWED, settled=1_000_000).complaints
+def test_step_after_step_is_flagged():
+    assert judge(series(lambda call: 8 * MB * (call // 40_000)), ALLOWED).complaints
+
+
+def test_a_gross_leak_is_flagged_before_memory_has_settled():
+    assert judge(series(lambda call: 1024 * call), ALLOWED, settled=1_000_000).complaints
 
 
 def test_single_outliers_are_not_flagged():
@@ -77,6 +80,11 @@ def test_one_descriptor_or_thread_more_is_flagged(field):
     held = [{"descriptors": 40, "threads": 20, field: 60 + (sample.steps > 300_000)} for sample in samples]
     grown = [Sample(sample.steps, sample.resident, **now) for sample, now in zip(samples, held, strict=True)]
     assert len(judge(grown, ALLOWED).complaints) == 1
+
+
+def test_threads_of_pools_that_still_grow_are_not_flagged():
+    grown = [Sample(sample.steps, sample.resident, 40, 20 + sample.steps // 100_000) for sample in series(lambda _: 0)]
+    assert judge(grown, ALLOWED, spare_threads=4).complaints == []
 
 
 def test_a_verdict_is_told_in_megabytes():
