@@ -103,7 +103,7 @@ def loading_and_unloading(run: Run) -> None:
     agent, stub = run.agent, run.agent.stub()
     agent.register(CONVOLVED, convolved_package(run.folder / CONVOLVED))
     wait_for("the model to be listed", lambda: CONVOLVED in names(stub))
-    workers, samples, loading = agent.worker_pids(), [], []
+    workers, descriptors, samples, loading = agent.worker_pids(), _descriptors(agent), [], []
     for _ in run.steps():
         began = time.monotonic()
         stub.StartModel(wire.StartModelRequest(model_component=CONVOLVED))
@@ -115,13 +115,14 @@ def loading_and_unloading(run: Run) -> None:
         run.saw(wire.ModelStatus.Name(stopped.status))
         # StopModel answers when the worker is gone.
         assert agent.worker_pids() == workers
+        # The agent's own end of it goes a moment later.
+        wait_for("the worker's descriptors to be closed", lambda: _descriptors(agent) <= descriptors)
         samples.append(Sample.of(agent.running.pid, run.reached))
     assert set(run.outcomes) == {"STOPPED"}, run.outcomes
     agent.remove(CONVOLVED)
     wait_for("the model to be gone", lambda: CONVOLVED not in names(stub))
     run.figures["loading, p50"] = f"{np.median(loading):.2f} s"
     run.figures["agent"] = f"{(samples[-1].resident - samples[0].resident) / MB:+.1f} MB since the first cycle"
-    assert samples[-1].descriptors <= samples[0].descriptors, samples
     if len(samples) >= LEAST_SAMPLES:
         trend = judge(samples, ALLOWED_PER_CYCLE, spare_threads=POOLED_THREADS)
         run.figures["agent"] += f", {trend.told(1000, '1,000 cycles')}"
