@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import DecodeError
 
-from agent.logs import BadMessagesInOneLine, DetachedHandler, JsonFormatter, TextFormatter
+from agent.log_writer import DetachedHandler
+from agent.logs import BadMessagesInOneLine, JsonFormatter, TextFormatter
 
 ROOM = 10_000
 DROPPED = re.compile(r"log lines dropped here: (\d+)")
@@ -200,7 +201,7 @@ logging.info("whole")
     torn, whole, told = (tmp_path / "log").read_text().splitlines()
     assert len(torn) == 100
     assert whole.endswith("INFO root: whole")
-    assert "WARNING agent.logs: log lines dropped here: 1;" in told
+    assert "WARNING agent.log_writer: log lines dropped here: 1;" in told
 
 
 def test_what_ends_a_thread_is_an_event_of_the_log() -> None:

@@ -1,34 +1,30 @@
 """Every row, by importing the modules that hold them, in the order of the plan."""
 
-from tests.faults import (
-    concurrency,
-    concurrency_answers,
-    concurrency_load,
-    concurrency_updates,
-    inputs,
-    inputs_limits,
-    inputs_messages,
-    inputs_wire,
-    processes,
-    segments,
-    soak,
-    surroundings,
-)
+from importlib import import_module
+
 from tests.faults.row import ROWS, SOAK
 
-__all__ = [
-    "ROWS",
-    "SOAK",
-    "concurrency",
-    "concurrency_answers",
-    "concurrency_load",
-    "concurrency_updates",
+for module in (
     "inputs",
     "inputs_limits",
     "inputs_messages",
     "inputs_wire",
-    "processes",
     "segments",
-    "soak",
+    "segments_races",
+    "segments_masks",
+    "segments_lifetimes",
+    "concurrency",
+    "concurrency_load",
+    "concurrency_updates",
+    "concurrency_answers",
+    "processes",
+    "processes_agents",
+    "processes_sockets",
     "surroundings",
-]
+    "surroundings_access",
+    "soak",
+    "soak_cycles",
+):
+    import_module(f"tests.faults.{module}")
+
+__all__ = ["ROWS", "SOAK"]

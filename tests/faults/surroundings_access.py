@@ -15,20 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.wire import edge_agent_pb2 as wire
 from tests.faults.row import Run, row
 from tests.support.agent_process import (
     PATIENCE,
     AgentProcess,
     detect,
     inline_request,
-    segment,
-    segment_request,
-    status,
     wait_for,
 )
 from tests.support.checkout import ROOT
-from tests.support.packages import HEIGHT, WIDTH, grey, make_package
+from tests.support.packages import grey, make_package
 
 MODEL = "model"
 NOBODY = 65534
@@ -181,7 +177,7 @@ def start_confined(run: Run) -> str:
         for path in (agent.folder, agent.registry):
             os.chown(path, NOBODY, NOBODY)
     mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec setpriv "$@"'
-    agent.wrapper = [*unshare, "sh", "-c", mount, str(agent.folder), *NO_CAPABILITIES, *identity]
+    agent.through = [*unshare, "sh", "-c", mount, str(agent.folder), *NO_CAPABILITIES, *identity]
     with agent:
         process = Path(f"/proc/{agent.running.pid}")
         held = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
@@ -201,7 +197,7 @@ def start_traced(run: Run) -> str:
     if not can_run([*strace, "true"]):
         return "strace is not installed or not allowed here"
     agent = AgentProcess()
-    agent.wrapper = strace
+    agent.through = strace
     with agent:
         run_and_stop(run, agent, make_package(agent.folder / "package", any_size=True))
     calls = trace.read_text()

@@ -2,7 +2,8 @@
 
     python -m tests.faults.surroundings_starts SOCKET MODE GROUP
 
-Gives a sign on standard output when clients can come, and when it has left. The umask is the most generous one: whoever forgets his own shows.
+Gives a sign on standard output when clients can come, and when it has left. The umask is the most generous one: whoever
+forgets his own shows.
 """
 
 from __future__ import annotations

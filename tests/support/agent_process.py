@@ -48,7 +48,7 @@ class AgentProcess:
         """`through`: a command that becomes the one after it, such as setpriv or unshare."""
         self.folder = Path(tempfile.mkdtemp(prefix="ea-"))
         self.socket, self.registry, self.log = self.folder / "s", self.folder / "registry", self.folder / "log"
-        self._flags, self._through = flags, through
+        self._flags, self.through = flags, through
         self._environment = {"TMPDIR": str(self.folder), **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self._channels: list[grpc.Channel] = []
@@ -79,7 +79,7 @@ class AgentProcess:
 
     def launch(self, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Starts the process and waits for nothing; `under` is a command that runs the command after it."""
-        command = [*self._through, *under, sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
+        command = [*self.through, *under, sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
         command += ["--registry", str(self.registry), *self._flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
