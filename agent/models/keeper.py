@@ -25,6 +25,9 @@ DEATHS_ALLOWED = 5
 """A worker that dies more often than this within DEATHS_WINDOW makes its model FAILED."""
 DEATHS_WINDOW = 60.0
 """Seconds."""
+RECYCLING_REST = 600.0
+"""Seconds that a worker serves at least before it may be replaced for having grown: one that grows at once, because its
+first image is a large one, would be replaced for ever."""
 BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
 """Seconds before the first, second, ... restart in a row: one crash costs no wait, a crash loop no core."""
 
@@ -44,6 +47,7 @@ class ModelSettings:
     """Bytes that may still be taken."""
     memory_interval: float = 5.0
     """Seconds between two looks at how much a worker has grown."""
+    recycling_rest: float = RECYCLING_REST
 
 
 class OpenWorker(Protocol):
@@ -89,6 +93,7 @@ class Keeper:
         self._deaths: deque[float] = deque()
         self._size_at_first = 0
         """Bytes that the worker on duty had when it came."""
+        self._came_at = 0.0
         self._thread = threading.Thread(target=self._keep, name=f"keeper-{record.component}", daemon=True)
 
     def start(self) -> None:
@@ -184,7 +189,7 @@ class Keeper:
         finally:
             with self._events:
                 self._opening = None
-        self._good, self._size_at_first = record, worker.memory()
+        self._good, self._size_at_first, self._came_at = record, worker.memory(), time.monotonic()
         served_by = ServedBy(record.version, runs_on)
         relieved = self._post.relieve(OnDuty(worker, served_by, ended))
         self._reports.serves(manifest, served_by)
@@ -250,7 +255,7 @@ class Keeper:
             log.warning("model %s: its worker has grown, and a new one does not come up (%s)", self._component, error)
             if not self._post.is_staffed:
                 raise
-            self._size_at_first = self._size()  # not again at once
+            self._came_at = time.monotonic()  # not again at once
 
     def _replace_worker(self, record: Record) -> None:
         """A worker for `record` in place of the one on duty: beside it, or after it where memory is to be saved.
@@ -268,8 +273,9 @@ class Keeper:
         self._open_and_take_over(record)
 
     def _has_outgrown(self) -> bool:
-        growth = self._settings.worker_growth
-        return 0 < growth < self._size() - self._size_at_first
+        growth, rest = self._settings.worker_growth, self._settings.recycling_rest
+        is_due = growth > 0 and time.monotonic() - self._came_at >= rest
+        return is_due and self._size() - self._size_at_first > growth
 
     def _size(self) -> int:
         on_duty = self._post.on_duty

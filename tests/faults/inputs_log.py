@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.support.agent_process import AgentProcess
+from tests.support.agent_process import AgentProcess, wait_for
 
 LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [A-Z]+ [a-z_.]+: [ -~]+")
 FORGED = "2026-01-01T00:00:00Z ERROR agent: FORGED"
@@ -18,12 +18,23 @@ class LogReader:
         self._log, self._read = agent.log, agent.log.stat().st_size
 
     def new_lines(self) -> list[str]:
-        """The lines added since the last look, each checked to be one that the agent itself wrote."""
+        """The lines added since the last look, each checked to be one that the agent itself wrote.
+
+        A line comes a moment after the answer it tells of: nobody waits for the log.
+        """
         with self._log.open("rb") as log:
             log.seek(self._read)
             added = log.read()
-        self._read += len(added)
-        lines = added.split(b"\n")[:-1]
+        whole, end, _ = added.rpartition(b"\n")
+        self._read += len(whole + end)
+        lines = whole.split(b"\n") if whole else []
         for line in lines:
             assert LOG_LINE.fullmatch(line) and not line.startswith(FORGED.encode()), line
         return [line.decode() for line in lines]
+
+    def next_line(self) -> str:
+        """The one line that has been added, or is about to be."""
+        lines: list[str] = []
+        wait_for("a line of the log", lambda: bool(lines.extend(self.new_lines()) or lines))
+        (line,) = lines
+        return line

@@ -77,7 +77,8 @@ class SharedAgent:
     @property
     def agent(self) -> AgentProcess:
         if self._agent is None:
-            self._agent = self._stack.enter_context(AgentProcess())
+            # A worker that has seen the largest images has grown by more than the default allows.
+            self._agent = self._stack.enter_context(AgentProcess("--worker-growth", "0"))
             start_models(self._agent, self._folder)
         return self._agent
 
