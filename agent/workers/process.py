@@ -240,6 +240,7 @@ class WorkerProcess:
     def close(self) -> None:
         self._link.shutdown()
         self._wait_for_process()
+        self._end_told.wait()  # by the thread that receives: only then link and descriptors are given back too
 
     def _wait_for_process(self) -> None:
         """Its link has ended, so it is on its way out, or of no use any more."""
