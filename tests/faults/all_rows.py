@@ -20,6 +20,7 @@ for module in (
     "processes",
     "processes_agents",
     "processes_sockets",
+    "processes_limits",
     "surroundings",
     "surroundings_access",
     "soak",
