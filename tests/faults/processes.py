@@ -55,7 +55,7 @@ ENDLESS = 1 << 40
     "worker killed with calls in hand: all are answered by the next",
     unit="kills",
     full=1000,
-    short=4,
+    short=2,
     uses_shared_agent=False,
 )
 def killed_workers(run: Run) -> None:

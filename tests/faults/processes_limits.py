@@ -73,7 +73,7 @@ NICENESS = 5
     "worker that may not have the memory it needs: INTERNAL or a new worker, and all is well when it may",
     unit="shortages",
     full=100,
-    short=2,
+    short=1,
     uses_shared_agent=False,
 )
 def too_little_memory(run: Run) -> None:
@@ -118,7 +118,7 @@ def _limited(pid: int, kind: int, limit: int) -> Iterator[None]:
     "agent without descriptors: what needs none is answered, the rest refused, and all is well when there are some",
     unit="shortages",
     full=1000,
-    short=2,
+    short=1,
     uses_shared_agent=False,
 )
 def too_few_descriptors(run: Run) -> None:
@@ -209,7 +209,7 @@ def _freeze(agent: AgentProcess) -> None:
     "no processor and no disk to be had: slow answers, and no worker is taken for hanging",
     unit="calls",
     full=10_000,
-    short=10,
+    short=5,
     uses_shared_agent=False,
 )
 def starvation(run: Run) -> None:
