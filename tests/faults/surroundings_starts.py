@@ -2,7 +2,7 @@
 
     python -m tests.faults.surroundings_starts SOCKET MODE GROUP
 
-Gives a sign on standard output when clients can come, and when it has left. The umask is the most generous one: whoever
+Gives a sign on standard output when clients can come, and when it has left. The umask is the most generous one: who
 forgets his own shows.
 """
 
