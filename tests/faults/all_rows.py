@@ -23,6 +23,9 @@ for module in (
     "processes_limits",
     "surroundings",
     "surroundings_access",
+    "surroundings_secrets",
+    "surroundings_code",
+    "surroundings_workers",
     "soak",
     "soak_cycles",
 ):
