@@ -8,9 +8,6 @@ Ends with 1 where a row did not hold; the others still run.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import secrets
 import sys
 import tempfile
@@ -23,9 +20,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from tests.faults.all_rows import ROWS, SOAK
+from tests.faults.record import HELD, SKIPPED, add, is_good, told
 from tests.faults.row import Row, Run, SharedAgent
-
-HELD, SKIPPED = "held", "skipped: "
 
 
 def main() -> int:
@@ -47,11 +43,11 @@ def main() -> int:
             own.mkdir()
             run = Run(own, shared, seed, sys.maxsize if arguments.unlimited else row.full, share)
             results.append((row, run, *_go(row, run)))
+            if arguments.record:  # at once: what ends a long run does not take its counts along
+                add(arguments.record, *results[-1])
         shared.close()
     print(_table(results))
-    if arguments.record:
-        _record(arguments.record, results, arguments.soak)
-    failed = [row.name for row, _, _, result in results if not _is_good(result)]
+    failed = [row.name for row, _, _, result in results if not is_good(result)]
     if failed:
         print(f"did not hold: {', '.join(failed)} (seed {seed})")
     return 1 if failed else 0
@@ -71,36 +67,14 @@ def _go(row: Row, run: Run) -> tuple[float, str]:
     return time.monotonic() - began, result
 
 
-def _is_good(result: str) -> bool:
-    return result == HELD or result.startswith(SKIPPED)
-
-
 def _table(results: list[tuple[Row, Run, float, str]]) -> str:
     lines = [
-        (row.name, run.reached, row.unit, f"{seconds:.0f} s", _told(run), result)
+        (row.name, run.reached, row.unit, f"{seconds:.0f} s", told(run), result)
         for row, run, seconds, result in results
     ]
     return tabulate(
         lines, headers=("row", "count", "of", "took", "what was seen", "result"), maxcolwidths=[None] * 4 + [60, 50]
     )
-
-
-def _told(run: Run) -> str:
-    seen = [f"{name}: {value}" for name, value in run.figures.items()]
-    return ", ".join(seen + [f"{count} {outcome}" for outcome, count in run.outcomes.most_common()])
-
-
-def _record(file: Path, results: list[tuple[Row, Run, float, str]], soak: bool) -> None:
-    """Adds this run's counts to those of earlier ones; `docs/generate.py` makes the table from them."""
-    known = json.loads(file.read_text()) if file.exists() else {}
-    for row, run, seconds, result in results:
-        entry = known.setdefault(row.name, {"count": 0, "seconds": 0, "failed": 0})
-        entry["count"] += run.reached
-        entry["seconds"] += round(seconds)
-        entry["failed"] += not _is_good(result)
-        entry["last"] = _told(run)
-    known["machine"] = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -110,7 +84,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=sorted({*ROWS, *SOAK}), help="only these")
     parser.add_argument("--seed", type=int, help="for the faults that are drawn by chance; printed when not given")
     parser.add_argument("--unlimited", action="store_true", help="do not stop at the plan's counts")
-    parser.add_argument("--record", type=Path, help="a JSON file to which the counts are added")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        help="a JSON file to which the counts are added; its table is in the page of the same name",
+    )
     return parser.parse_args()
 
 

@@ -205,6 +205,8 @@ def check_path_validation(folder: Path) -> None:
     for place in ("weight", "../weight"):
         external_data_helper.set_external_data(weight, place)
         (inside / "model.onnx").write_bytes(model.SerializeToString())
-        refused = contextlib.nullcontext() if place == "weight" else pytest.raises(Exception, match=r"(?i)external.data")
+        refused = (
+            contextlib.nullcontext() if place == "weight" else pytest.raises(Exception, match=r"(?i)external.data")
+        )
         with refused:
             onnxruntime.InferenceSession(inside / "model.onnx", providers=["CPUExecutionProvider"])
