@@ -17,7 +17,7 @@ from agent.models.registry import Record
 from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
 from agent.packages.manifest import Manifest
 from agent.packages.package import read_package
-from agent.workers.process import WorkerDied, WorkerHandle
+from agent.workers.handle import WorkerDied, WorkerHandle
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from agent.errors import MaskOverlapsImage, MaskRangeTooSmall, WrongImageSize
 from agent.images.bitmap import BitmapLayout
 from agent.images.shared_memory import SegmentRange, open_segment
 from agent.packages.manifest import Manifest
-from agent.workers.process import ImageToInspect, OpenSegment
+from agent.workers.handle import ImageToInspect, OpenSegment
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from agent.models.request import DetectRequest, checked_image
 from agent.models.worker_post import NoWorkerComes, ServedBy, WorkerPost
 from agent.packages.manifest import Manifest
 from agent.packages.package import read_package
-from agent.workers.process import ImageToInspect, WorkerDied
+from agent.workers.handle import ImageToInspect, WorkerDied
 
 log = logging.getLogger(__name__)
 

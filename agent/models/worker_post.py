@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agent.backends.base import RunsOn
 from agent.errors import CallerGone
 from agent.models.admission import Caller
-from agent.workers.process import WorkerHandle
+from agent.workers.handle import WorkerHandle
 
 WAITING_STEP = 0.25
 """Seconds between two looks at whether a caller that waits for a worker is still there."""

@@ -14,17 +14,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout  # on Python 3.10 not the built-in one
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 import agent
 from agent.backends.base import RunsOn
 from agent.errors import LoadTimedOut
-from agent.images.bitmap import BitmapLayout
 from agent.images.detection import Detection
+from agent.workers.handle import ImageToInspect, OpenSegment, WorkerDied
 from agent.workers.link import Answer, Detect, InHand, Link, Message, Open, Opened, Progress, Refused, refusal_in
 from agent.workers.slots import make_slots
 
@@ -43,68 +41,6 @@ def _block_signals() -> None:
 
 # PR_SET_PDEATHSIG fires when the thread that started a child ends: all are started by one that lives as long as we.
 _spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner", initializer=_block_signals)
-
-
-class WorkerDied(Exception):
-    """The worker ended, or was ended, before it answered. Its text says which, as in "its worker ended"."""
-
-    def __init__(self, what: str = "its worker ended unexpectedly") -> None:
-        super().__init__(what)
-        self.image: bytes | None = None
-        """Fingerprint of the image that the model had seen last, where the worker was to tell it."""
-
-
-@dataclass(frozen=True)
-class OpenSegment:
-    """A client's segment: descriptor, and offset of the range in bytes."""
-
-    descriptor: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class ImageToInspect:
-    """One call's pixels and where its mask goes."""
-
-    layout: BitmapLayout
-    pixels: bytes | memoryview | OpenSegment
-    mask: OpenSegment | None = None
-    """None: the mask comes back with the detection."""
-    refuse: tuple[bytes, ...] = ()
-    """Fingerprints of images that are not inspected."""
-    tell_image: bool = False
-    """Whether WorkerDied is to tell the image's fingerprint."""
-
-
-class WorkerHandle(Protocol):
-    """What the fleet needs of a worker; tests put a fake one in its place."""
-
-    def wait_until_open(self, limit: float) -> RunsOn:
-        """What the model runs on, once the self-test has passed.
-
-        Raises:
-            BadPackage: the package cannot be served.
-            LoadTimedOut: it was not open within `limit` seconds, and has been killed.
-            WorkerDied: the process ended.
-        """
-        ...
-
-    def detect(self, slot: int, image: ImageToInspect, limit: float) -> Detection:
-        """The answer to `image`, in `slot`, which nobody else uses meanwhile.
-
-        Raises:
-            Refusal: the worker refused the call.
-            WorkerDied: it ended with this call in hand, or ran for `limit` seconds and was killed.
-        """
-        ...
-
-    def memory(self) -> int:
-        """Bytes that the worker holds now and no file backs; 0 when it has ended."""
-        ...
-
-    def close(self) -> None:
-        """Ends the worker and gives its memory back; returns when it is gone."""
-        ...
 
 
 class _Call:

@@ -19,7 +19,7 @@ from agent.models.registry import Record
 from agent.rpc.error_status import status_of
 from agent.rpc.request_parser import parse
 from agent.rpc.service import EdgeAgent
-from agent.workers.process import ImageToInspect, OpenSegment
+from agent.workers.handle import ImageToInspect, OpenSegment
 from tests.faults.inputs_encoding import UINT64, block, byte_data, handle, number, sides, varint
 from tests.faults.row import Run, row
 from tests.support.agent_process import segment

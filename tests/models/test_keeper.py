@@ -22,7 +22,7 @@ from agent.images.detection import Detection
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
 from agent.models.keeper import DEATHS_ALLOWED
-from agent.workers.process import ImageToInspect, WorkerDied
+from agent.workers.handle import ImageToInspect, WorkerDied
 from tests.support.fake_worker import (
     NORMAL,
     PATIENCE,

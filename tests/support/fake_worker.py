@@ -14,7 +14,7 @@ from agent.errors import LoadTimedOut
 from agent.images.bitmap import BitmapLayout
 from agent.images.detection import Detection
 from agent.models.request import DetectRequest
-from agent.workers.process import ImageToInspect, WorkerDied
+from agent.workers.handle import ImageToInspect, WorkerDied
 from tests.support.packages import HEIGHT, WIDTH
 
 PATIENCE = 20.0

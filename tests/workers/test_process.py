@@ -21,7 +21,8 @@ import pytest
 
 from agent.errors import AnswerNotFinite, BadPackageFile, ImageRefused, LoadTimedOut, SegmentTruncated
 from agent.images.bitmap import BitmapLayout
-from agent.workers.process import ImageToInspect, OpenSegment, WorkerDied, WorkerProcess
+from agent.workers.handle import ImageToInspect, OpenSegment, WorkerDied
+from agent.workers.process import WorkerProcess
 from agent.workers.slots import make_slots
 from tests.support.agent_process import PATIENCE, processor_time, segment, wait_for
 from tests.support.packages import HEIGHT, WIDTH, constant_score_model, grey, make_package, slow_model
@@ -295,7 +296,7 @@ def test_nothing_is_left_of_workers_that_came_and_went(packages: Path) -> None:
     def held() -> tuple[int, list[str]]:  # a segment that another test keeps meanwhile is the same before and after
         links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
         return sum("memfd" in link or "socket" in link for link in links), sorted(
-            path.name for path in Path("/dev/shm").iterdir()
+            path.name for path in Path("/dev/shm").glob(f"*-{os.getpid()}-*")
         )
 
     def come_and_go() -> None:
