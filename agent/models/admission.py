@@ -73,10 +73,10 @@ class Admission:
         finally:
             self._give_back(slot)
 
-    def wait_until_idle(self) -> None:
-        """Returns when no call has a slot and none waits for one."""
+    def wait_until_idle(self, limit: float | None = None) -> bool:
+        """Waits until no call has a slot and none waits for one; False where that takes longer than `limit` seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._free) == self._count and not self._queue)
+            return self._changed.wait_for(lambda: len(self._free) == self._count and not self._queue, limit)
 
     def _wait_for_turn(self, caller: Caller) -> int:
         with self._changed:

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 SUSPECTS = 16
 """Images that have ended two workers: how many a model remembers, the last ones."""
 
+DRAINING_STEP = 0.25
+"""Seconds between two looks at whether a stopping model still has a worker."""
+
 
 @dataclass(frozen=True)
 class ModelDescription:
@@ -148,7 +151,7 @@ class ServedModel:
             if (self._status, ModelStatus.STOPPING) not in ALLOWED_MOVES:
                 raise ModelNotRunning(self.component, self._status.value)
             self._move(ModelStatus.STOPPING, "answering the calls in hand")
-        self._admission.wait_until_idle()  # ends: each call has a time limit, and no new one is admitted
+        self._wait_for_calls_in_hand()
         self._dismiss_keeper()
         with self._lock:
             self._move(ModelStatus.STOPPED, "")
@@ -253,6 +256,16 @@ class ServedModel:
                 self._move(ModelStatus.FAILED, reason)
 
     # --- moves and words ---
+
+    def _wait_for_calls_in_hand(self) -> None:
+        """Ends: no new call is admitted, each has a time limit, and a worker that is being replaced is not waited for
+        longer than one image may take."""
+        last_staffed = time.monotonic()
+        while not self._admission.wait_until_idle(DRAINING_STEP):
+            if self._post.is_staffed:
+                last_staffed = time.monotonic()
+            elif time.monotonic() - last_staffed > self._settings.run_time_limit:
+                return  # the keeper gives up, and tells the calls
 
     def _dismiss_keeper(self, *, at_once: bool = False) -> None:
         # Not under the lock: the keeper's thread tells us things.

@@ -106,14 +106,14 @@ def test_sigterm_finishes_the_call_in_hand_and_exits_0(tmp_path: Path) -> None:
         (worker,) = agent.worker_pids()
         with ThreadPoolExecutor(1) as threads:
             worked = processor_time(worker)
-            call = threads.submit(detect, agent.stub(), inline_request("slow", grey(200)))
+            call = threads.submit(detect, agent.stub(), inline_request("slow", grey(100)))
             wait_for("the worker to work on the call", lambda: processor_time(worker) > worked + 0.05)
             # Greengrass signals the children first.
             os.kill(worker, signal.SIGTERM)
             begin = time.monotonic()
             assert agent.stop() == 0
             assert time.monotonic() - begin < 4.5
-            assert call.result().anomaly_score == pytest.approx(200 / 255, abs=1e-4)
+            assert call.result().anomaly_score == pytest.approx(100 / 255, abs=1e-4)
         wait_for("the worker to be gone", lambda: not Path(f"/proc/{worker}").exists())
         assert {path.name for path in agent.folder.iterdir()} == {"registry", "log", "s.lock"}
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,8 +188,9 @@ def test_a_stopped_model_can_be_started_again(bench: Bench) -> None:
 
 
 def test_a_model_can_be_stopped_while_its_worker_is_being_restarted(bench: Bench) -> None:
+    """The one that is opened may take half an hour: it is waited for no longer than one image may take."""
     bench.workers.next.extend([Plan(), Plan(may_open=bench.gate())])
-    model = bench.running()
+    model = bench.running(settings=replace(SETTINGS, run_time_limit=0.2))
     bench.workers.number(0).die()
     happens(bench.workers.number(1).opening)
     call = bench.threads.submit(model.detect, image_request(), Caller())
