@@ -111,13 +111,13 @@ def _contents(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 def _refuses_sockets_of_others() -> None:
     """In a folder like /tmp, where everybody may write and nobody but root may remove what is another's."""
-    with unstarted_agent() as agent:
+    with unstarted_agent(through=NOT_ALMIGHTY) as agent:
         agent.folder.chmod(0o1777)
         _stale(agent.socket)
         for path in (agent.folder, agent.socket):
             os.chown(path, NOBODY, NOBODY)
         inode = agent.socket.stat().st_ino
-        assert agent.launch(under=NOT_ALMIGHTY).wait(PATIENCE) == WRONG_SETTING, agent.log_text()
+        assert agent.launch().wait(PATIENCE) == WRONG_SETTING, agent.log_text()
         assert "who owns what lies there" in agent.log_text()
         assert agent.socket.stat().st_ino == inode
 

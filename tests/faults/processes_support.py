@@ -83,9 +83,9 @@ def agent_with(
 
 
 @contextlib.contextmanager
-def unstarted_agent() -> Iterator[AgentProcess]:
+def unstarted_agent(through: Sequence[str] = ()) -> Iterator[AgentProcess]:
     """An agent that has yet to be launched; ended, whichever process it is then, on leaving."""
-    agent = AgentProcess()
+    agent = AgentProcess(through=through)
     try:
         yield agent
     finally:

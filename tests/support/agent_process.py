@@ -77,9 +77,9 @@ class AgentProcess:
         wait_for("the agent's socket", lambda: self.socket.exists() or self.running.poll() is not None)
         assert self.running.poll() is None, self.log_text()
 
-    def launch(self, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Starts the process and waits for nothing; `under` is a command that runs the command after it."""
-        command = [*self.through, *under, sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Starts the process and waits for nothing."""
+        command = [*self.through, sys.executable, "-m", "agent", "serve", "--socket", f"unix://{self.socket}"]
         command += ["--registry", str(self.registry), *self._flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
