@@ -14,7 +14,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT = 128 << 20
 """Bytes of freed memory that a process keeps; a message of 4096 x 4096 pixels passes through two buffers of 48 MiB."""
 MAPPED = 64 << 20
-"""Bytes; larger buffers are given back at once. (32 MiB is the largest value that glibc itself would choose.)"""
+"""Bytes; larger buffers are given back at once."""
 
 
 def keep_freed_memory() -> None:
@@ -23,5 +23,7 @@ def keep_freed_memory() -> None:
     if mallopt is None:  # musl, for one
         return
     mallopt(M_ARENA_MAX, 1)
-    mallopt(M_MMAP_THRESHOLD, MAPPED)
-    mallopt(M_TRIM_THRESHOLD, KEPT)
+    # glibc before 2.35 refuses more than 32 MiB. Where it refuses that too, all stays as it is: a threshold for
+    # trimming alone would fix the one for mapping at 128 KiB.
+    if mallopt(M_MMAP_THRESHOLD, MAPPED) or mallopt(M_MMAP_THRESHOLD, MAPPED // 2):
+        mallopt(M_TRIM_THRESHOLD, KEPT)

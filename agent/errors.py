@@ -255,7 +255,7 @@ class ModelCrashed(Refusal):
 
     def __init__(self, component: str, reason: str) -> None:
         super().__init__(
-            f"Model {_quoted(component)} could not inspect this image: {reason}, and so did the next worker."
+            f"Model {_quoted(component)} could not inspect this image: {reason}, and the same happened to the next one."
         )
 
 

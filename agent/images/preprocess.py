@@ -88,9 +88,10 @@ def resize(
     """`pixels` ((h, w, 3)) as (height, width, 3); in bands on several threads where there is enough to do.
 
     Pillow releases the interpreter's lock while it works, and the pixels are those of one go: half the time for
-    4096 x 3000 on two cores.
+    4096 x 3000 on two cores. (Images that are taller than wide are done in one go: Pillow 13 resizes those vertically
+    first, which it would not do with a band of them, and pixels would differ.)
     """
-    is_large = pixels.nbytes >= WORTH_BANDS and resampling in SUPPORT
+    is_large = pixels.nbytes >= WORTH_BANDS and resampling in SUPPORT and pixels.shape[1] >= pixels.shape[0]
     edges = _band_edges(pixels.shape[0], height, threads if is_large else 1)
     resized = np.empty((height, width, 3), np.uint8)
     rows_per_row = pixels.shape[0] / height

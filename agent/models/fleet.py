@@ -38,21 +38,40 @@ class Fleet:
         self._wanted, self._auto_start = wanted or WantedModels(), auto_start
         self._lock = threading.Lock()
         self._models: dict[str, ServedModel] = {}
+        self._to_start: set[str] = set()
+        """Those that are still to start by themselves."""
 
     def apply(self, records: Mapping[str, Record]) -> None:
-        """Makes the fleet what the registry says: models appear, serve their new package, or leave."""
+        """Makes the fleet what the registry says: models appear, serve their new package, or leave.
+
+        What fails with one model keeps no other from its due; it is raised at the end, so that all is tried again.
+        """
         with self._lock:
-            gone = [self._models.pop(component) for component in self._models.keys() - records.keys()]
             known = dict(self._models)
-        for component, record in records.items():
-            if component not in known:
-                self._appear(record)
-            elif known[component].record != record:
-                known[component].use(record)
-        for model in gone:
-            log.info("model %s: it has left the registry", model.component)
+        failures: list[Exception] = []
+        for component in known.keys() | records.keys():
+            try:
+                self._apply(component, known.get(component), records.get(component))
+            except Exception as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    def _apply(self, component: str, model: ServedModel | None, record: Record | None) -> None:
+        if model is None:
+            assert record is not None  # it comes from one of the two
+            self._appear(record)
+        elif record is None:
+            log.info("model %s: it has left the registry", component)
             # Draining takes as long as its calls; the watch goes on meanwhile.
-            threading.Thread(target=model.retire, name=f"retire-{model.component}", daemon=True).start()
+            threading.Thread(target=model.retire, name=f"retire-{component}", daemon=True).start()
+            with self._lock:
+                del self._models[component]
+                self._to_start.discard(component)
+        elif model.record != record:
+            model.use(record)
+        if component in self._to_start:
+            self._start_by_itself(component)
 
     def _appear(self, record: Record) -> None:
         log.info("model %s: version %s is registered", record.component, record.version)
@@ -60,13 +79,17 @@ class Fleet:
         model = ServedModel(record, self._open_worker, self._settings, self._on_change)
         with self._lock:
             self._models[record.component] = model
-        if self._auto_start or record.component in self._wanted:
-            try:
-                model.start()
-            except ModelAlreadyStarted:  # a client was quicker
-                pass
-            except Refusal as refusal:
-                log.error("model %s does not start by itself: %s", record.component, refusal)
+            if self._auto_start or record.component in self._wanted:
+                self._to_start.add(record.component)
+
+    def _start_by_itself(self, component: str) -> None:
+        try:
+            self._model(component).start()
+        except ModelAlreadyStarted:  # a client was quicker
+            pass
+        except Refusal as refusal:
+            log.error("model %s does not start by itself: %s", component, refusal)
+        self._to_start.discard(component)
 
     def describe(self, component: str) -> ModelDescription:
         """Raises BadComponentName or ModelNotFound."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +27,8 @@ DEATHS_ALLOWED = 5
 """A worker that dies more often than this within DEATHS_WINDOW makes its model FAILED."""
 DEATHS_WINDOW = 60.0
 """Seconds."""
+MEMORY_RETRY = 30.0
+"""Seconds after which an update that found too little memory is tried again."""
 RECYCLING_REST = 600.0
 """Seconds that a worker serves at least before it may be replaced for having grown: one that grows at once, because its
 first image is a large one, would be replaced for ever."""
@@ -91,6 +95,10 @@ class Keeper:
         self._leaving = False
         self._opening: WorkerHandle | None = None
         self._deaths: deque[float] = deque()
+        self._complaint = ""
+        """Why the version that is wanted does not serve; goes after what people are told of the one that does."""
+        self._again_at = math.inf
+        """When an update that found too little memory is tried again."""
         self._size_at_first = 0
         """Bytes that the worker on duty had when it came."""
         self._came_at = 0.0
@@ -114,10 +122,13 @@ class Keeper:
             opening = self._opening
             self._events.notify_all()
         self._post.give_up()
-        if opening is not None:
-            opening.close()
+        to_close = [] if opening is None else [opening]
         if at_once:
-            self._post.close()
+            to_close += self._post.workers()
+        if to_close:
+            # All at once: each may take a second.
+            with ThreadPoolExecutor(len(to_close)) as closing:
+                list(closing.map(lambda worker: worker.close(), to_close))
         self._thread.join()
 
     # --- the thread ---
@@ -136,7 +147,7 @@ class Keeper:
         except (Refusal, WorkerDied) as error:
             reason = str(error)
         except OSError as error:
-            reason = f"no process could be started for it: {error.strerror or error}"
+            reason = f"the system does not give it what it needs: {error.strerror or error}"
         except Exception:
             log.exception("model %s: its keeper failed", self._component)
             reason = "the agent failed unexpectedly; its log says more"
@@ -154,16 +165,16 @@ class Keeper:
         with self._events:
             self._events.wait_for(
                 lambda: self._leaving or not self._post.is_staffed or self._is_outdated(),
-                self._settings.memory_interval if self._settings.worker_growth else None,
+                self._settings.memory_interval,
             )
             return not self._leaving
 
     def _is_outdated(self) -> bool:
-        return self._tried != self._wanted
+        return self._tried != self._wanted or time.monotonic() >= self._again_at
 
     def _next_record(self) -> Record:
         with self._events:
-            self._tried = self._wanted
+            self._tried, self._complaint, self._again_at = self._wanted, "", math.inf
             return self._tried
 
     def _open_and_take_over(self, record: Record) -> None:
@@ -189,10 +200,15 @@ class Keeper:
         finally:
             with self._events:
                 self._opening = None
+        if self._leaving:
+            worker.close()
+            raise WorkerDied
         self._good, self._size_at_first, self._came_at = record, worker.memory(), time.monotonic()
         served_by = ServedBy(record.version, runs_on)
         relieved = self._post.relieve(OnDuty(worker, served_by, ended))
         self._reports.serves(manifest, served_by)
+        if self._complaint:
+            self._reports.says(f"{served_by}{self._complaint}")
         self._post.dismiss(relieved)
 
     def _worker_ended(self, ended: threading.Event) -> None:
@@ -203,14 +219,14 @@ class Keeper:
 
     def _replace_dead_worker(self) -> None:
         now = time.monotonic()
-        self._post.relieve(None)
+        self._post.dismiss(self._post.relieve(None))
         self._deaths.append(now)
         while self._deaths[0] < now - DEATHS_WINDOW:
             self._deaths.popleft()
         count = len(self._deaths)
         if count > DEATHS_ALLOWED:
             raise _CrashedTooOften(count)
-        self._reports.says("restarting: its worker ended unexpectedly")
+        self._reports.says(f"restarting: its worker ended unexpectedly{self._complaint}")
         with self._events:
             # Waits for the back-off, or for being told to leave.
             self._events.wait_for(lambda: self._leaving, BACK_OFF[min(count, len(BACK_OFF)) - 1])
@@ -235,16 +251,20 @@ class Keeper:
         try:
             self._replace_worker(record)
         except (Refusal, WorkerDied) as error:
+            if self._leaving:
+                return
             reason = str(error)
+            if isinstance(error, NotEnoughMemory):
+                self._again_at = time.monotonic() + MEMORY_RETRY
         except Exception:  # no process to be had, for example: no reason to end the one that serves
             log.exception("model %s: version %s cannot be loaded", self._component, record.version)
             reason = "the agent failed unexpectedly; its log says more"
         else:
             return
         log.error("model %s: version %s does not take over: %s", self._component, record.version, reason)
-        if not self._post.is_staffed:  # it was unloaded first
-            self._open_and_take_over(self._good)
-        self._reports.says(f"{before}; version {record.version} does not take over: {reason}")
+        self._complaint = f"; version {record.version} does not take over: {reason}"
+        # Where the old version was unloaded first, the next event is that nobody is there, and it comes back.
+        self._reports.says(f"{before}{self._complaint}")
 
     def _recycle(self) -> None:
         """A worker that has grown gives its memory back by making room for a new one, between two calls."""
@@ -252,9 +272,8 @@ class Keeper:
         try:
             self._replace_worker(self._good)
         except (Refusal, WorkerDied, OSError) as error:
+            # Where the old one was unloaded first, the next event is that nobody is there.
             log.warning("model %s: its worker has grown, and a new one does not come up (%s)", self._component, error)
-            if not self._post.is_staffed:
-                raise
             self._came_at = time.monotonic()  # not again at once
 
     def _replace_worker(self, record: Record) -> None:

@@ -118,7 +118,7 @@ class ServedModel:
                 self._keeper.use(record)
 
     def start(self) -> None:
-        """Begins to load; the model is STARTING when this returns.
+        """Begins to load; the model is STARTING when this returns (or FAILED, where there is no thread to be had).
 
         Raises:
             ModelAlreadyStarted: it is neither STOPPED nor FAILED.
@@ -155,9 +155,10 @@ class ServedModel:
         self._dismiss_keeper()
         with self._lock:
             self._move(ModelStatus.STOPPED, "")
-        offered = _offered(self._record)
+            record = self._record
+        offered = _offered(record)
         with self._lock:
-            if self._status is ModelStatus.STOPPED:
+            if self._status is ModelStatus.STOPPED and self._record is record:
                 self._offer(offered)
 
     def retire(self) -> None:
@@ -215,7 +216,9 @@ class ServedModel:
                     except NoWorkerComes:
                         if self._closed:  # it may still be RUNNING: then the agent ends
                             raise ModelNotFound(self.component) from None
-                        raise ModelNotRunning(self.component, self._status.value) from None
+                        # Still RUNNING: its keeper is about to tell why it is not.
+                        status = ModelStatus.FAILED if self._status is ModelStatus.RUNNING else self._status
+                        raise ModelNotRunning(self.component, status.value) from None
         raise ModelCrashed(self.component, reason)
 
     def _watched(self, image: ImageToInspect, is_second_try: bool) -> ImageToInspect:

@@ -104,12 +104,10 @@ class WorkerPost:
             self._relieved.remove(relieved)
         relieved.worker.close()
 
-    def close(self) -> None:
-        """Ends all workers at once; calls in hand get no answer."""
+    def workers(self) -> list[WorkerHandle]:
+        """Who stands here, and those relieved who still have calls in hand."""
         with self._changed:
-            on_duty = [*self._relieved, *filter(None, (self._on_duty,))]
-        for each in on_duty:
-            each.worker.close()
+            return [each.worker for each in (*self._relieved, *filter(None, (self._on_duty,)))]
 
     @contextmanager
     def in_hand(self, caller: Caller, *, alone: bool) -> Iterator[OnDuty]:

@@ -18,12 +18,20 @@ from agent.wire import edge_agent_pb2 as wire
 EDGE_AGENT = wire.DESCRIPTOR.services_by_name["EdgeAgent"].full_name
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
+MOST_WATCHERS = 32
+"""Calls of Watch that are answered at the same time, a thread each; one more waits until another ends."""
+
 
 class Health:
     """What the health service says."""
 
     def __init__(self) -> None:
-        self._servicer = health.HealthServicer()
+        # By threads of their own: the servicer's other way of answering watchers sends while it holds its lock, which
+        # gRPC's one polling thread wants when a watcher leaves. Two watchers that came and went froze the whole server.
+        self._servicer = health.HealthServicer(
+            experimental_non_blocking=False,
+            experimental_thread_pool=ThreadPoolExecutor(MOST_WATCHERS, thread_name_prefix="health-watch"),
+        )
         self._servicer.set(EDGE_AGENT, SERVING)
 
     def model_changed(self, component: str, can_answer: bool) -> None:

@@ -58,9 +58,15 @@ class RequestParser:
             if self._held + size > self._most:
                 return TooManyBytes(self._most)
             self._held += size
-        received = parse(content)
-        # For as long as somebody holds the pixels, whatever becomes of the call.
-        weakref.finalize(received, self._give_back, size).atexit = False
+        received: ReceivedRequest | Refusal | None = None
+        try:
+            received = parse(content)
+        finally:
+            if isinstance(received, ReceivedRequest):
+                # For as long as somebody holds the pixels, whatever becomes of the call.
+                weakref.finalize(received, self._give_back, size).atexit = False
+            else:
+                self._give_back(size)
         return received
 
     def _give_back(self, size: int) -> None:

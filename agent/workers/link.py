@@ -99,7 +99,7 @@ Message = Open | Detect | Progress | Opened | InHand | Answer | Refused
 
 
 class Link:
-    """One end of the socketpair. Several threads may send; one receives."""
+    """One end of the socketpair. From several threads at once."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -83,6 +84,12 @@ class WorkerProcess:
         self._ended = False
         self._end_told = threading.Event()
         self._opened: Future[RunsOn] = Future()
+        try:
+            self._begin(folder, threads, slots)
+        except RuntimeError as error:  # no thread to be had: the system's refusal, as if there were no process
+            raise OSError(errno.EAGAIN, str(error)) from error
+
+    def _begin(self, folder: Path, threads: int, slots: int) -> None:
         with ExitStack() as closed_here:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             closed_here.callback(theirs.close)
@@ -154,7 +161,7 @@ class WorkerProcess:
         except FutureTimeout as error:  # a run cannot be stopped from outside, but its process can
             log.error("worker %d: a call ran longer than %g s; the worker is replaced", self.pid, limit)
             self._process.kill()
-            raise call.died(f"its worker was ended after {limit:g} s") from error
+            raise call.died(f"its worker was ended after {limit:g} s (run_time_limit)") from error
         except (OSError, WorkerDied) as error:  # the link has ended
             raise call.died() from error
         finally:
@@ -236,8 +243,10 @@ class WorkerProcess:
         if not self._opened.done():
             self._opened.set_exception(WorkerDied("its worker ended while it was loading the model"))
         self._link.close()
-        self._on_end()
-        self._end_told.set()
+        try:
+            self._on_end()
+        finally:
+            self._end_told.set()
 
 
 def _start(descriptor: int) -> subprocess.Popen[bytes]:

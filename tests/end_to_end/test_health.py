@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -12,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from agent.wire import edge_agent_pb2 as wire
-from tests.support.agent_process import PATIENCE, AgentProcess, status, wait_for
+from tests.support.agent_process import PATIENCE, AgentProcess, names, status, wait_for
 from tests.support.packages import make_package
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -77,3 +78,23 @@ def collect(watch: grpc.RpcContext, seen: list[int]) -> None:
                 seen.append(response.status)
     except grpc.RpcError:  # cancelled
         pass
+
+
+def test_watchers_that_come_and_go_hold_up_nobody_and_not_the_end_of_the_agent() -> None:
+    """With the health service's default way of answering watchers, two of them froze the whole server."""
+    with AgentProcess() as agent, grpc.insecure_channel(f"unix:{agent.socket}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        def watch(times: int) -> None:
+            for _ in range(times):
+                answers = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+                assert next(answers).status == health_pb2.HealthCheckResponse.SERVING
+                answers.cancel()
+
+        with ThreadPoolExecutor(2) as threads:
+            for done in [threads.submit(watch, 100) for _ in range(2)]:
+                done.result()
+        assert names(agent.stub()) == []
+        left = stub.Watch(health_pb2.HealthCheckRequest())
+        assert next(left).status == health_pb2.HealthCheckResponse.SERVING
+        assert agent.stop() == 0

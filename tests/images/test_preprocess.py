@@ -135,7 +135,7 @@ def test_the_image_is_not_changed(pixels):
 
 @pytest.mark.parametrize("resampling", RESAMPLING.values())
 @pytest.mark.parametrize(("width", "height"), [(256, 256), (1, 1), (640, 480), (100, 2500)])
-@pytest.mark.parametrize("rows", [1280, 1201])
+@pytest.mark.parametrize("rows", [1280, 1201, 2600])  # the last is taller than wide
 def test_bands_on_several_threads_give_the_pixels_of_one_go(
     rows: int, width: int, height: int, resampling: Image.Resampling
 ) -> None:

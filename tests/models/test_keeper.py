@@ -77,7 +77,7 @@ def test_a_call_that_was_in_hand_at_two_deaths_is_given_up_and_the_model_serves_
     bench.workers.next.extend([Plan(dies_on_call=0), Plan(dies_on_call=0)])
     model = bench.running()
     with pytest.raises(
-        ModelCrashed, match='"model" could not inspect this image: its worker ended unexpectedly, and so did the next'
+        ModelCrashed, match='"model" could not inspect this image: its worker ended unexpectedly, and the same'
     ):
         model.detect(image_request(), Caller())
     assert [worker.calls for worker in bench.workers.opened[:2]] == [1, 1]
@@ -546,3 +546,45 @@ def test_a_bad_update_that_unloaded_first_brings_the_good_version_back(bench: Be
     says(model, "version 1.0.0, fake runtime of 1 on CPU; version 2.0.0 does not take over: Runtime could not load")
     assert model.detect(image_request(), Caller()).detection is NORMAL
     assert bench.workers.number(2).calls == 1
+
+
+def test_a_grown_worker_that_was_unloaded_first_is_replaced_though_the_first_try_fails(bench: Bench) -> None:
+    settings = replace(WATCHFUL, available_memory=lambda: 0 if bench.is_short else 1 << 40)
+    model = bench.running(settings=settings)
+    bench.is_short = True
+    bench.workers.next.append(Plan(dies_while_opening=True))
+    bench.workers.number(0).size = GROWTH + 1
+    happens(bench.workers.number(2).is_open)
+    assert model.detect(image_request(), Caller()).detection is NORMAL
+    assert model.describe().status is RUNNING
+
+
+def test_a_bad_update_that_unloaded_first_is_told_of_though_the_good_version_comes_back_late(bench: Bench) -> None:
+    model = bench.running(settings=replace(SETTINGS, unload_first=True))
+    bench.workers.next.extend(
+        [Plan(refuses_to_open=ModelNotLoaded("Runtime", "it is odd")), Plan(dies_while_opening=True)]
+    )
+    model.use(bench.record("2"))
+    happens(bench.workers.number(3).is_open)
+    says(model, "version 1.0.0, fake runtime of 1 on CPU; version 2.0.0 does not take over: Runtime could not load")
+
+
+def test_an_update_that_found_too_little_memory_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.models.keeper.MEMORY_RETRY", 0.1)
+    settings = replace(SETTINGS, memory_interval=0.05, available_memory=lambda: 0 if bench.is_short else 1 << 40)
+    model = bench.running(settings=settings)
+    bench.is_short = True
+    model.use(bench.record("2"))
+    says(model, "does not take over")
+    bench.is_short = False
+    says(model, "version 2.0.0, fake runtime of 2 on CPU")
+
+
+def test_a_worker_that_died_is_let_go_of(bench: Bench) -> None:
+    model = bench.running()
+    for number in range(3):
+        bench.workers.number(number).die()
+        happens(bench.workers.number(number + 1).is_open)
+        assert model.detect(image_request(), Caller()).detection is NORMAL
+        happens(bench.workers.number(number).closed)
+    assert model._post.workers() == [bench.workers.number(3)]

@@ -456,3 +456,29 @@ def test_a_record_that_says_the_same_again_changes_nothing(bench: Bench) -> None
     assert fleet.detect("a", image_request(), Caller()).detection is NORMAL
     assert len(bench.workers.opened) == 1
     fleet.close()
+
+
+def test_what_fails_with_one_model_keeps_no_other_from_its_due_and_is_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For example a device that has no descriptor left for a moment."""
+    fleet = Fleet(bench.workers, SETTINGS, auto_start=True)
+    fleet.apply({"old": bench.record("1", "old")})
+    eventually("it to run", lambda: fleet.describe("old").status is RUNNING)
+    wanted = {name: bench.record("1", name) for name in ("a", "b")}
+    troubles = iter([OSError(24, "Too many open files")])
+
+    def start(model: ServedModel) -> None:
+        for trouble in troubles:
+            raise trouble
+        really_start(model)
+
+    really_start = ServedModel.start
+    monkeypatch.setattr(ServedModel, "start", start)
+    with pytest.raises(OSError, match="Too many open files"):
+        fleet.apply(wanted)
+    fleet.apply(wanted)
+    for name in wanted:
+        eventually(f"{name} to run", lambda name=name: fleet.describe(name).status is RUNNING)
+    happens(bench.workers.number(0).closed)
+    fleet.close()
