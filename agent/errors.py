@@ -218,6 +218,13 @@ class ModelAlreadyStarted(MoveNotAllowed):
         super().__init__(f"Model {_quoted(component)} is {status}; only a STOPPED or FAILED model can be started.")
 
 
+class AgentStops(Refusal):
+    """The agent was asked to stop and answers only what it has in hand."""
+
+    def __init__(self) -> None:
+        super().__init__("The agent is stopping and takes no more images; try again when it is back.")
+
+
 class TooManyCalls(Refusal):
     """More calls for all models together than the agent holds."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from agent.errors import ModelAlreadyStarted, ModelNotFound, Refusal
+from agent.errors import AgentStops, ModelAlreadyStarted, ModelNotFound, Refusal
 from agent.models.admission import Caller
 from agent.models.keeper import ModelSettings, OpenWorker
 from agent.models.registry import Record, check_component_name
@@ -40,6 +41,9 @@ class Fleet:
         self._models: dict[str, ServedModel] = {}
         self._to_start: set[str] = set()
         """Those that are still to start by themselves."""
+        self._answered = threading.Condition()
+        self._calls, self._drains = 0, False
+        """Images in hand, and whether more are refused."""
 
     def apply(self, records: Mapping[str, Record]) -> None:
         """Makes the fleet what the registry says: models appear, serve their new package, or leave.
@@ -112,8 +116,15 @@ class Fleet:
         self._wanted.discard(component)
 
     def detect(self, component: str, request: DetectRequest, caller: Caller) -> Inspection:
-        """Raises BadComponentName, ModelNotFound, or what `ServedModel.detect` does."""
-        return self._model(component).detect(request, caller)
+        """Raises BadComponentName, ModelNotFound, AgentStops, or what `ServedModel.detect` does."""
+        with self._in_hand():
+            return self._model(component).detect(request, caller)
+
+    def drain(self, limit: float) -> None:
+        """Refuses images from now on; returns when those in hand are answered, after `limit` seconds at the latest."""
+        with self._answered:
+            self._drains = True
+            self._answered.wait_for(lambda: self._calls == 0, limit)
 
     def close(self) -> None:
         """Ends all models at once, calls in hand unanswered; returns when their workers are gone."""
@@ -125,6 +136,19 @@ class Fleet:
             thread.start()
         for thread in closing:
             thread.join()
+
+    @contextmanager
+    def _in_hand(self) -> Iterator[None]:
+        with self._answered:
+            if self._drains:
+                raise AgentStops
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._answered:
+                self._calls -= 1
+                self._answered.notify_all()
 
     def _model(self, component: str) -> ServedModel:
         check_component_name(component)

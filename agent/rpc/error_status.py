@@ -18,6 +18,7 @@ STATUS_OF: dict[type[Refusal], grpc.StatusCode] = {
     errors.BadInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
     errors.MoveNotAllowed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.AgentStops: grpc.StatusCode.UNAVAILABLE,
     errors.TooManyCalls: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooManyBytes: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,

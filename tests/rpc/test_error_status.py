@@ -38,6 +38,7 @@ OF_THE_CONTRACT = {
     CODES.RESOURCE_EXHAUSTED,
     CODES.FAILED_PRECONDITION,
     CODES.INTERNAL,
+    CODES.UNAVAILABLE,  # a draining agent; otherwise gRPC's own
 }
 BEFORE_ANY_CALL = {AnotherAgentServes, SocketPathNotUsable}
 """They end the agent before it serves."""
