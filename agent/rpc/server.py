@@ -15,7 +15,7 @@ from agent.rpc.health import EDGE_AGENT, Health
 from agent.rpc.request_parser import RequestParser
 from agent.rpc.service import MAX_CALLS, EdgeAgent
 from agent.rpc.socket_claim import SocketClaim
-from agent.rpc.thread_pools import answered_in_pool
+from agent.rpc.thread_pools import ThreadPool, answered_in_pool
 from agent.wire import edge_agent_pb2 as wire
 
 ENVELOPE = 64 * 1024
@@ -40,10 +40,10 @@ def make_server(service: EdgeAgent, health: Health, most_message_bytes: int = 1 
     `most_message_bytes`: how many bytes of images in messages may be held at once.
     """
     # Control calls never wait behind inference.
-    describing = ThreadPoolExecutor(DESCRIBE_THREADS, thread_name_prefix="describe")
-    lifecycle = ThreadPoolExecutor(LIFECYCLE_THREADS, thread_name_prefix="lifecycle")
+    describing = ThreadPool(DESCRIBE_THREADS, "describe")
+    lifecycle = ThreadPool(LIFECYCLE_THREADS, "lifecycle")
     server = grpc.server(
-        ThreadPoolExecutor(DETECT_THREADS, thread_name_prefix="detect"),
+        ThreadPool(DETECT_THREADS, "detect"),
         interceptors=[RefusalsToStatus()],
         options=OPTIONS,
     )

@@ -11,6 +11,26 @@ import grpc
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 
 
+class ThreadPool(ThreadPoolExecutor):
+    """A pool that goes on with the threads it has where the device gives it no more (no memory, too many processes).
+
+    gRPC hands calls out in the one thread that takes them in. An exception there ends it, and nothing would ever be
+    answered again.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        super().__init__(most, thread_name_prefix=name)
+        self.submit(lambda: None).result()  # so that there is one, always
+
+    def _adjust_thread_count(self) -> None:
+        # Called once the work is in the queue: a thread that is there will do it.
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
+
+
 def answered_in_pool(behaviour: Behaviour, pool: ThreadPoolExecutor) -> Behaviour:
     """`behaviour`, run by `pool`: gRPC runs a handler in the pool that its function names.
 

@@ -39,6 +39,7 @@ from tests.faults.processes_support import (
 from tests.faults.row import ANY_SIZE, CLASSIFIER, Run, row
 from tests.support.agent_process import (
     LARGE_REPLIES,
+    PATIENCE,
     AgentProcess,
     describe,
     detect,
@@ -50,6 +51,7 @@ from tests.support.agent_process import (
     wait_for,
 )
 from tests.support.jumping_clock import jumping_clock
+from tests.support.no_threads import no_threads
 from tests.support.packages import HEIGHT, WIDTH, grey, make_package
 
 LARGE = 1536
@@ -115,7 +117,7 @@ def _limited(pid: int, kind: int, limit: int) -> Iterator[None]:
 
 @row(
     "D14",
-    "agent without descriptors: what needs none is answered, the rest refused, and all is well when there are some",
+    "agent without descriptors or new threads: what needs none is answered, the rest refused, and all is well later",
     unit="shortages",
     full=1000,
     short=1,
@@ -127,13 +129,17 @@ def too_few_descriptors(run: Run) -> None:
         ANY_SIZE: make_package(run.folder / ANY_SIZE, any_size=True),
         CLASSIFIER: quick_package(run, CLASSIFIER),
     }
-    with agent_with(packages) as agent, nothing_stays_behind(agent):
+    switch = run.folder / "switch"
+    with agent_with(packages, environment=no_threads(switch)) as agent, nothing_stays_behind(agent):
         pid = agent.running.pid
         for _ in run.steps():
             stub = agent.stub()
             stub.StopModel(wire.StopModelRequest(model_component=CLASSIFIER))
             with _limited(pid, resource.RLIMIT_NOFILE, _descriptors(pid) + run.random.randrange(16)):
                 _call_in_need(run, agent, stub)
+            switch.touch()
+            _call_without_threads(run, stub)
+            switch.unlink()
             stub.StartModel(wire.StartModelRequest(model_component=CLASSIFIER))
             wait_until_running(stub, CLASSIFIER)
             assert len(names(agent.stub([("grpc.use_local_subchannel_pool", 1)]))) == 2  # on a new connection
@@ -155,6 +161,15 @@ def _call_in_need(run: Run, agent: AgentProcess, stub: EdgeAgentStub) -> None:
         wait_for("the model to fail", lambda: status(stub, CLASSIFIER) == wire.FAILED)
         assert "Too many open files" in describe(stub, CLASSIFIER).status_message
         run.saw("FAILED")
+
+
+def _call_without_threads(run: Run, stub: EdgeAgentStub) -> None:
+    """More calls at once than ever before would each start a thread; they take turns instead."""
+    calls = [stub.DetectAnomalies.future(inline_request(ANY_SIZE, grey(0)), timeout=PATIENCE) for _ in range(16)]
+    for call in calls:
+        outcome(run, call.result)
+    stub.StartModel(wire.StartModelRequest(model_component=CLASSIFIER), timeout=PATIENCE)
+    wait_for("the model to fail", lambda: status(stub, CLASSIFIER) == wire.FAILED)
 
 
 def _descriptors(pid: int) -> int:

@@ -32,6 +32,7 @@ from agent.models.fleet import Fleet
 from agent.models.keeper import ModelSettings
 from agent.models.lifecycle import ModelStatus
 from agent.models.request import DetectRequest
+from agent.models.served_model import ServedModel
 from agent.workers.handle import OpenSegment
 from tests.support.agent_process import segment
 from tests.support.fake_worker import (
