@@ -192,7 +192,8 @@ def _never_end(run: Run, agent: AgentProcess, component: str) -> float:
     stub, began = agent.stub(), time.monotonic()
     _, sentence = outcome(run, lambda: detect(stub, numbered(component, 255)), [grpc.StatusCode.INTERNAL])
     took = time.monotonic() - began
-    assert f"its worker was ended after {TIME_LIMIT:g} s (run_time_limit), and the same happened to the next" in sentence
+    reason = f"its worker was ended after {TIME_LIMIT:g} s (run_time_limit)"
+    assert f"{reason}, and the same happened to the next one." in sentence
     answers_right(agent, component, 0)
     return took
 

@@ -379,7 +379,7 @@ def test_no_message_of_the_wire_gets_anything_but_an_answer_or_a_listed_refusal(
     service = EdgeAgent(fleet)
     outcomes: dict[str, int] = {}
 
-    @settings(max_examples=2000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=1000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     # One in four with nothing wrong in it: chance alone makes too few of them to count on.
     @given(st.one_of(messages(), messages(), messages(), st.builds(named, st.just("bolt"), st.integers(0, 255))))
     @example(named("bolt"))
@@ -401,7 +401,7 @@ def test_no_message_of_the_wire_gets_anything_but_an_answer_or_a_listed_refusal(
     send()
     # Codes that must occur, else the messages were none that get far.
     assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"} <= set(outcomes)
-    assert outcomes["OK"] > 20 and outcomes["INVALID_ARGUMENT"] > 500, outcomes
+    assert outcomes["OK"] > 20 and outcomes["INVALID_ARGUMENT"] > 250, outcomes
     assert fleet.detect("bolt", converted(request(width=64, height=64, byte_data=bytes(12288))), Caller())
 
 
