@@ -21,7 +21,7 @@ from tests.support.agent_process import (
     segment,
     segment_request,
 )
-from tests.support.packages import HEIGHT, WIDTH, grey
+from tests.support.packages import HEIGHT, WIDTH, grey, make_package, slow_model
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -239,3 +239,18 @@ def test_response_metadata_tells_what_answered_and_how_long_each_step_took(agent
     assert told.pop("edge-agent-device") == "CPU"
     steps = {"waiting", "preprocessing", "inferring", "postprocessing"}
     assert {key: float(value) >= 0 for key, value in told.items()} == {f"edge-agent-{step}-ms": True for step in steps}
+
+
+def test_images_in_messages_beyond_the_agents_memory_for_them_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    with AgentProcess("--message-memory", "64") as agent:
+        slow = make_package(tmp_path / "slow", task="classification", model=slow_model(), any_size=True)
+        agent.run_model("slow", slow)
+        stub = agent.stub()
+        request = inline_request("slow", grey(200, 4096, 2048))  # 24 MiB; two of them, and the third is too much
+        calls = [stub.DetectAnomalies.future(request, timeout=3 * PATIENCE) for _ in range(3)]
+        failures = [call.exception() for call in calls]
+        (refused,) = [failure for failure in failures if failure is not None]
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "64 MiB" in refused.details() and "shared memory" in refused.details()
+        # All of it is given back, and small images are never refused.
+        assert stub.DetectAnomalies(inline_request("slow", grey(0, 4096, 2048)), timeout=PATIENCE)

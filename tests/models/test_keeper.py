@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,10 @@ from agent.images.detection import Detection
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
 from agent.models.keeper import DEATHS_ALLOWED
+from agent.models.registry import Record
+from agent.models.served_model import ServedModel
 from agent.workers.handle import ImageToInspect, WorkerDied
+from agent.workers.process import WorkerProcess
 from tests.support.fake_worker import (
     NORMAL,
     PATIENCE,
@@ -32,6 +36,7 @@ from tests.support.fake_worker import (
     image_request,
 )
 from tests.support.model_bench import ARN, FAILED, RUNNING, SETTINGS, STOPPED, STOPPING, Bench, becomes, says
+from tests.support.packages import make_package
 
 # --- workers that die ---
 
@@ -588,3 +593,27 @@ def test_a_worker_that_died_is_let_go_of(bench: Bench) -> None:
         assert model.detect(image_request(), Caller()).detection is NORMAL
         happens(bench.workers.number(number).closed)
     assert model._post.workers() == [bench.workers.number(3)]
+
+
+def test_a_real_worker_that_grows_is_replaced_without_a_failed_call(tmp_path: Path) -> None:
+    """The largest images make a worker of any size grow by a hundred MiB."""
+    package = make_package(tmp_path / "p", any_size=True)
+    settings = replace(WATCHFUL, worker_growth=8 << 20, recycling_rest=0.0)
+    opened: list[WorkerProcess] = []
+
+    def open_worker(
+        folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
+    ) -> WorkerProcess:
+        opened.append(WorkerProcess(folder, 1, slots, on_progress, on_end))
+        return opened[-1]
+
+    model = ServedModel(Record("model", "1.0.0", str(package)), open_worker, settings)
+    try:
+        model.start()
+        becomes(model, RUNNING)
+        deadline = time.monotonic() + PATIENCE
+        while len(opened) < 2 or opened[0].memory():
+            assert model.detect(image_request(0, 2048, 2048), Caller()).detection.is_anomalous
+            assert time.monotonic() < deadline, "it was not replaced"
+    finally:
+        model.close()
