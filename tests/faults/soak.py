@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.row import SOAK, Run, row, start_models
-from tests.faults.soak_checker import LEAST_SAMPLES, MB, Sample, Trend, judge
+from tests.faults.soak_checker import LEAST_SAMPLES, MB, POOLED_THREADS, Sample, Trend, judge
 from tests.faults.soak_client import fill_segment, segment_size
 from tests.support.agent_process import AgentProcess, segment
 from tests.support.checkout import ROOT
@@ -129,7 +129,7 @@ def judged(run: Run, watch: Watch, settled: int) -> dict[str, Trend]:
 
 
 def _judged(run: Run, name: str, samples: list[Sample], settled: int) -> Trend:
-    trend = judge(samples, ALLOWED_PER_CALL, settled)
+    trend = judge(samples, ALLOWED_PER_CALL, settled, POOLED_THREADS)
     run.figures[name] = f"{samples[-1].resident / MB:.0f} MB, {trend.told(100_000, '100 k calls')}"
     return trend
 

@@ -19,7 +19,7 @@ from agent.packages.manifest import Manifest
 from agent.wire import edge_agent_pb2 as wire
 from agent.wire.edge_agent_pb2_grpc import EdgeAgentStub
 from tests.faults.row import ANY_SIZE, SOAK, Run, row
-from tests.faults.soak_checker import LEAST_SAMPLES, MB, Sample, judge
+from tests.faults.soak_checker import LEAST_SAMPLES, MB, POOLED_THREADS, Sample, judge
 from tests.support.agent_process import (
     LARGE_REPLIES,
     PATIENCE,
@@ -41,8 +41,6 @@ WIDTH, HEIGHT = 320, 240
 CONVOLVED = "convolved"
 ALLOWED_PER_CYCLE = 20 * MB / 1000
 """The plan's 20 MB over its 1,000 cycles."""
-POOLED_THREADS = 12
-"""For control calls; pools start one more whenever all are busy."""
 
 
 def convolved_package(folder: Path) -> Path:
