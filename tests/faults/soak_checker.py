@@ -26,8 +26,8 @@ them; less growth says nothing."""
 TO_DEVIATION = 1.4826
 """Median absolute deviation to standard deviation, of normal noise."""
 POOLED_THREADS = 12
-"""By which an agent's pools may still grow: now and then a call comes just before a thread says that it is free, and gets
-one of its own; ever more seldom, the more there are."""
+"""By which an agent's pools may still grow: now and then a call comes just before a thread says that it is free, and
+gets one of its own; ever more seldom, the more there are."""
 ALLOWED_IN_TOTAL = 20 * MB
 """Growth from the middle of a run to its end, however slow."""
 
