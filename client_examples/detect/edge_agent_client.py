@@ -80,9 +80,7 @@ class Result:
     anomalies: list[AnomalyType]  # "background" first; empty for classification models
     mask: NDArray[np.uint8] | None  # (height, width, 3) RGB, white is background; None for classification models
     milliseconds: float  # from the call to the answer
-    details: dict[
-        str, str
-    ]  # model version, runtime, device, milliseconds of each step; empty with other agents
+    details: dict[str, str]  # model version, runtime, device, milliseconds of each step; empty with other agents
 
 
 class SharedSegment:
