@@ -36,7 +36,8 @@ LARGEST_MESSAGE = 4096 * 4096 * 3 + 64 * 1024
 CHANNEL_OPTIONS = [
     # After a restart of the agent gRPC's defaults reconnect only after seconds. On a local socket trying often is free.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Also how long one attempt may take: with 100 ms a starved device does not always connect at all.
+    ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
     ("grpc.max_send_message_length", LARGEST_MESSAGE),

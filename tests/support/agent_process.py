@@ -27,7 +27,7 @@ PATIENCE = 20.0
 # The sample client's: an agent that comes back is found at once.
 RECONNECT = [
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
 LARGE_REPLIES = [("grpc.max_receive_message_length", -1)]
