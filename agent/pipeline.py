@@ -12,7 +12,7 @@ from agent.backends.base import BackendSettings, ModelToOpen, RunsOn, Tensors
 from agent.backends.opening import backend_for
 from agent.errors import WrongImageSize
 from agent.images.detection import Detection, StageTimes, paint_mask, regions_of
-from agent.images.postprocess import decide, image_score, output_names, pixel_labels
+from agent.images.postprocess import decide, image_score, pixel_labels
 from agent.images.preprocess import crop, preprocess, tensor_shape
 from agent.packages.manifest import AgentPreprocessing, SelfTestImage
 from agent.packages.package import Package, verify_files
@@ -40,7 +40,7 @@ class Pipeline:
                 input=preprocessing.tensor,
                 input_shape=tensor_shape(preprocessing, manifest.image.width, manifest.image.height),
                 input_dtype=preprocessing.dtype if isinstance(preprocessing, AgentPreprocessing) else "uint8",
-                outputs=output_names(manifest.outputs),
+                outputs=manifest.outputs.tensors,
                 any_size=manifest.image.any_size and not isinstance(preprocessing, AgentPreprocessing),
             ),
             settings,

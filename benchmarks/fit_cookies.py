@@ -21,8 +21,8 @@ import onnxruntime
 from tabulate import tabulate
 from tqdm import tqdm
 
+from agent.workbench.dataset.good_images import PixelsOf, good_images
 from agent.workbench.fit.method import FitSettings, FittedModel, fit
-from agent.workbench.fit.source import PixelsOf, good_images
 
 
 def main() -> int:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from agent.workbench.dataset.good_images import GoodImage
     from agent.workbench.fit.method import FitSettings, FittedModel
-    from agent.workbench.fit.source import GoodImage
 
 ADVISED_IMAGES = 10
 """Fewer good images make a threshold that a single photograph decides (the original service's minimum)."""
@@ -79,9 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise MissingWorkbench(error.name or "onnx") from None
 
+    from agent.packages.manifest import Identity
+    from agent.workbench.dataset.good_images import PixelsOf, good_images, name_of
+    from agent.workbench.fit.draft import draft_of, evidence_of
     from agent.workbench.fit.method import fit
-    from agent.workbench.fit.package_writer import Naming, refuse_existing, write_package
-    from agent.workbench.fit.source import PixelsOf, good_images, name_of
+    from agent.workbench.packaging.writer import refuse_existing, write_package
 
     # Whatever can be refused is refused before the work, not after it.
     if not VERSION.fullmatch(arguments.version):
@@ -99,16 +101,21 @@ def run(arguments: argparse.Namespace) -> int:
     print(tabulate(_rows(images, fitted), headers=["good image", "score", "distance", ""], floatfmt=".3f"))
     _summarise(images, fitted)
 
-    naming = Naming(
+    source = (
+        f"edge-agent fit: {fitted.distinct_images} good images, "
+        f"{'fixed position' if arguments.fixed_position else 'moving part'}, size {settings.side}, "
+        f"k {settings.k:g}, seed {settings.seed}"
+    )
+    draft = draft_of(fitted, images, source, arguments.any_size)
+    assert draft.image is not None
+    identity = Identity(
         name=name,
         version=arguments.version,
-        source=f"edge-agent fit: {fitted.distinct_images} good images, "
-        f"{'fixed position' if arguments.fixed_position else 'moving part'}, size {settings.side}, "
-        f"k {settings.k:g}, seed {settings.seed}",
-        created=datetime.now(timezone.utc),
-        any_size=arguments.any_size,
+        source=source,
+        training_images=len(images),
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
-    package = write_package(fitted, images, naming, output)
+    package = write_package(draft, identity, draft.image, lambda answer: evidence_of(fitted, images, answer), output)
     accepted = "any size" if arguments.any_size else f"{images[0].width}x{images[0].height}"
     folder = shlex.quote(str(package.folder))
     print(f"\nWrote {output}: model {name} {arguments.version} for images of {accepted}; its self-test passed.")

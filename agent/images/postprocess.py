@@ -20,7 +20,6 @@ from agent.packages.manifest import (
     LinearCalibration,
     LogisticCalibration,
     Manifest,
-    Outputs,
 )
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -32,12 +31,6 @@ COMBINED: dict[Combination, Callable[[bool, bool], bool]] = {
     "class or mask": lambda by_score, by_mask: by_score or by_mask,
 }
 """Verdict from the score's verdict and from whether the mask shows any anomaly."""
-
-
-def output_names(outputs: Outputs) -> tuple[str, ...]:
-    """The tensors that are read from the graph."""
-    named = (outputs.score, outputs.class_scores, outputs.anomaly_map, outputs.class_mask)
-    return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
 def image_score(tensors: Tensors, manifest: Manifest, inspected: NDArray[np.bool_] | None) -> float:

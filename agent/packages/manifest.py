@@ -23,6 +23,7 @@ Side = Annotated[int, Meta(ge=64, le=4096)]
 TensorSide = Annotated[int, Meta(ge=1, le=4096)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
 # `$(?!\n)`: Python's `$` alone lets one line break follow.
 Version = Annotated[str, Meta(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$(?!\n)")]
 HexColor = Annotated[str, Meta(pattern=r"^#[0-9A-F]{6}$(?!\n)")]
@@ -88,7 +89,17 @@ class AgentPreprocessing(_Part, frozen=True, tag="agent", tag_field="done_by"):
     """uint8 tensors take the resized pixels as they are: scale, mean and std must be left out."""
     channels: Literal["RGB", "BGR"] = "RGB"
     interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
-    """Always with antialias when the image shrinks."""
+    antialias: bool = True
+    """Whether pixels between are smoothed over when the image shrinks (Pillow, torchvision); bilinear and bicubic can
+    do without, as OpenCV does."""
+    resize: Literal["stretch", "letterbox", "crop"] = "stretch"
+    """How the image comes to width x height. `stretch`: whatever its proportions. `letterbox`: keeps them, centred, and
+    fills the rest with `padding` (Ultralytics). `crop`: keeps them, makes the shorter side `shorter_side` pixels and
+    takes the middle (torchvision's Resize and CenterCrop)."""
+    shorter_side: TensorSide | None = None
+    """For `crop`; None: as small as covers width x height."""
+    padding: Annotated[int, Meta(ge=0, le=255)] = 114
+    """For `letterbox`: the grey value beside the image."""
     scale: float = 1 / 255
     mean: Triple = msgspec.field(default_factory=lambda: [0.0, 0.0, 0.0])
     std: Triple = msgspec.field(default_factory=lambda: [1.0, 1.0, 1.0])
@@ -100,6 +111,30 @@ class AgentPreprocessing(_Part, frozen=True, tag="agent", tag_field="done_by"):
 
 Preprocessing = GraphPreprocessing | AgentPreprocessing
 Activation = Literal["none", "sigmoid", "softmax"]
+
+
+class Cover(_Part, frozen=True):
+    """A part of a plane, as fractions of its width and height."""
+
+    x: Fraction
+    y: Fraction
+    width: PositiveFraction
+    height: PositiveFraction
+
+
+class Boxes(_Part, frozen=True):
+    """Detections: boxes with a score per class, in pixels of the input tensor."""
+
+    tensor: Name
+    layout: Literal["anchors", "rows"]
+    """`anchors`: (1, 4 + classes + coefficients, N): centre x and y, width, height, then one score per class
+    (Ultralytics' raw head). `rows`: (1, N, 6 + coefficients): left, top, right, bottom, score, class (its end-to-end
+    heads, and exports with NMS)."""
+    labels: Annotated[list[Name], Meta(min_length=1, max_length=10_000)]
+    """For each class the label that its boxes paint; `background` for classes that are normal."""
+    prototypes: Name | None = None
+    """(1, M, h, w): instance masks are the sums of these, weighted by a box's M coefficients and cut at 0, inside the
+    box. None: the box itself is painted."""
 
 
 class Outputs(_Part, frozen=True):
@@ -122,6 +157,27 @@ class Outputs(_Part, frozen=True):
     """Over the channels of class_mask; matters where the score is taken from them."""
     mask_labels: list[Name] = []
     """For each channel of class_mask the label it paints; several may paint `background`. Empty: as `labels`."""
+    mask_bias: list[float] = []
+    """For each channel of class_mask what is added before the largest decides; empty: nothing."""
+    mask_score: Literal["maximum", "mean"] = "maximum"
+    """How class_mask makes the score where no other output does: the highest probability of anomaly of a pixel, or the
+    mean over the channels that paint no background and all pixels."""
+    boxes: Boxes | None = None
+    """Detections; the score is the highest of a class that is not normal, and boxes that reach the threshold paint."""
+    map_covers: Cover | None = None
+    """Which part of the tensor's plane anomaly_map and class_mask cover (a graph that crops the centre); None: all."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensors that are read from the graph, each once."""
+        boxes = (self.boxes.tensor, self.boxes.prototypes) if self.boxes else ()
+        named = (self.score, self.class_scores, self.anomaly_map, self.class_mask, *boxes)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def draws_mask(self) -> bool:
+        """Whether there is an output that tells of pixels."""
+        return self.anomaly_map is not None or self.class_mask is not None or self.boxes is not None
 
 
 class NoCalibration(_Part, frozen=True, tag="none", tag_field="kind"):
@@ -181,6 +237,26 @@ class TensorRtEngine(_Part, frozen=True, tag="tensorrt", tag_field="kind"):
 Runtime = OnnxModel | TensorRtEngine
 
 
+class TargetDevice(_Part, frozen=True, tag="device", tag_field="kind"):
+    """A device by name."""
+
+    name: Literal["jetson_xavier", "jetson_orin", "jetson_thor", "x86_cpu", "arm_cpu"]
+
+
+class TargetPlatform(_Part, frozen=True, tag="platform", tag_field="kind"):
+    """A device by what it is."""
+
+    os: Literal["LINUX"]
+    architecture: Literal["X86_64", "ARM64"]
+    accelerator: Literal["NVIDIA"] | None = None
+    compiler_options: dict[
+        Literal["gpu-code", "trt-ver", "cuda-ver", "mcpu"], Annotated[str, Meta(min_length=1, max_length=100)]
+    ] = {}
+
+
+Target = TargetDevice | TargetPlatform
+
+
 class PackageFile(_Part, frozen=True):
     """A file of the package. A file that is not listed is ignored, whatever it is."""
 
@@ -231,6 +307,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     files: Annotated[list[PackageFile], Meta(min_length=1, max_length=1000)]
     self_test: Annotated[list[SelfTestImage], Meta(min_length=1, max_length=8)]
     reference: Reference = msgspec.field(default_factory=Reference)
+    target: Target | None = None
+    """What it was packaged for. An ONNX model runs anywhere; a prebuilt engine only there."""
 
     @property
     def mask_labels(self) -> list[str]:

@@ -121,8 +121,10 @@ def _check_consistency(manifest: Manifest) -> None:
     if not any(file.runtime for file in manifest.files):
         raise BadManifest("files", None, "no file has a 'runtime': there is no model in this package")
 
-    if not (outputs.score or outputs.class_scores or outputs.anomaly_map or outputs.class_mask):
-        raise BadManifest("outputs", None, "name at least one of score, class_scores, anomaly_map and class_mask")
+    if not outputs.tensors:
+        raise BadManifest(
+            "outputs", None, "name at least one of score, class_scores, anomaly_map, class_mask and boxes"
+        )
     if outputs.anomaly_map and outputs.class_mask:
         raise BadManifest(
             "outputs.class_mask", outputs.class_mask, "anomaly_map is named too; one of them makes the mask"
@@ -148,12 +150,25 @@ def _check_preprocessing(manifest: Manifest, paths: dict[str, PackageFile]) -> N
         )
         if preprocessing.dtype == "uint8" and not as_they_are:
             raise BadManifest("preprocessing.dtype", "uint8", "uint8 pixels go in as they are: no scale, mean and std")
+        if not preprocessing.antialias and preprocessing.interpolation not in ("bilinear", "bicubic"):
+            raise BadManifest("preprocessing.antialias", False, "only bilinear and bicubic can do without")
+        _check_crop(preprocessing)
     region, image = preprocessing.region_of_interest, manifest.image
     if (region or preprocessing.ignore_mask) and image.any_size:
         raise BadManifest("image.any_size", True, "a region of interest or an ignore mask needs images of one size")
     if region and (region.x + region.width > image.width or region.y + region.height > image.height):
         raise BadManifest("preprocessing.region_of_interest", None, "it reaches outside the image")
     _check_raw_file("preprocessing.ignore_mask", preprocessing.ignore_mask, image.width * image.height, paths)
+
+
+def _check_crop(preprocessing: AgentPreprocessing) -> None:
+    side = preprocessing.shorter_side
+    if side is None:
+        return
+    if preprocessing.resize != "crop":
+        raise BadManifest("preprocessing.shorter_side", side, "it is for 'resize' crop only")
+    if side < max(preprocessing.width, preprocessing.height):
+        raise BadManifest("preprocessing.shorter_side", side, "it must cover the tensor's width and height")
 
 
 def _check_self_test(manifest: Manifest, paths: dict[str, PackageFile]) -> None:
@@ -171,10 +186,9 @@ def _check_self_test(manifest: Manifest, paths: dict[str, PackageFile]) -> None:
 
 def _check_labels(manifest: Manifest) -> None:
     names = [label.name for label in manifest.labels]
-    draws_mask = bool(manifest.outputs.anomaly_map or manifest.outputs.class_mask)
     if manifest.task == "segmentation":
-        if not draws_mask:
-            raise BadManifest("outputs", None, "segmentation needs an anomaly_map or a class_mask")
+        if not manifest.outputs.draws_mask:
+            raise BadManifest("outputs", None, "segmentation needs an anomaly_map, a class_mask or boxes")
         if len(names) < 2 or names[0] != BACKGROUND:
             raise BadManifest("labels", None, "segmentation needs 'background' first and at least one anomaly type")
         if len(set(names)) != len(names):
@@ -194,6 +208,22 @@ def _check_labels(manifest: Manifest) -> None:
     for index, name in enumerate(manifest.outputs.mask_labels):
         if name not in names:
             raise BadManifest(f"outputs.mask_labels[{index}]", name, "no label has this name")
+    _check_masks(manifest, names)
+
+
+def _check_masks(manifest: Manifest, names: list[str]) -> None:
+    outputs = manifest.outputs
+    if outputs.mask_bias and len(outputs.mask_bias) != len(manifest.mask_labels):
+        raise BadManifest("outputs.mask_bias", None, f"it needs {len(manifest.mask_labels)} numbers, one per channel")
+    cover = outputs.map_covers
+    if cover and (cover.x + cover.width > 1 or cover.y + cover.height > 1):
+        raise BadManifest("outputs.map_covers", None, "it reaches outside the tensor's plane")
+    if outputs.boxes:
+        if not set(outputs.boxes.labels) - {BACKGROUND}:
+            raise BadManifest("outputs.boxes.labels", None, "none of the classes is an anomaly type")
+        for index, name in enumerate(outputs.boxes.labels):
+            if manifest.task == "segmentation" and name not in names:
+                raise BadManifest(f"outputs.boxes.labels[{index}]", name, "no label has this name")
 
 
 def _check_raw_file(field: str, path: str | None, size: int, files: dict[str, PackageFile]) -> None:

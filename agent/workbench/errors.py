@@ -74,6 +74,13 @@ class SettingOutOfRange(Refusal):
         super().__init__(f"{option} is {value}, but must be {allowed}.")
 
 
+class BadSource(Refusal):
+    """A model that cannot be packaged: why, and what to do."""
+
+    def __init__(self, source: Path, why: str, what_to_do: str) -> None:
+        super().__init__(f"{source} cannot be packaged: {why}. {what_to_do[:1].upper()}{what_to_do[1:]}.")
+
+
 class OutputExists(Refusal):
     """A package is already there; the same name and version is never overwritten."""
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agent.errors import AnswerNotFinite, ModelDoesNotFit
-from agent.images.postprocess import calibrate, decide, image_score, output_names, pixel_labels
+from agent.images.postprocess import calibrate, decide, image_score, pixel_labels
 from agent.packages.manifest import (
     Decision,
     GraphPreprocessing,
@@ -63,7 +63,7 @@ def test_a_named_score_is_the_score_whatever_its_shape_and_whatever_else_there_i
     outputs = {"score": "s", "class_scores": "c", "normal_class_ids": [0], "anomaly_map": "m"}
     tensors = {"s": values, "c": [[0.0, 1.0]], "m": MAP}
     assert score(outputs, tensors) == pytest.approx(0.3)
-    assert output_names(manifest(**outputs).outputs) == ("s", "c", "m")
+    assert manifest(**outputs).outputs.tensors == ("s", "c", "m")
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_an_output_of_another_shape_does_not_fit(outputs, shape, expected):
 
 def test_every_output_is_read_once_though_it_means_two_things():
     outputs = msgspec.structs.replace(manifest(anomaly_map="m").outputs, score="m")
-    assert output_names(outputs) == ("m",)
+    assert outputs.tensors == ("m",)
 
 
 def test_large_class_scores_add_up_to_an_anomaly_and_not_to_nothing():

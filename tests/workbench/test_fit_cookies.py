@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from agent.workbench.dataset.good_images import PixelsOf, good_images
 from agent.workbench.fit.method import FitSettings, fit
-from agent.workbench.fit.source import PixelsOf, good_images
 
 COOKIES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cookies"
 

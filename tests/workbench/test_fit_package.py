@@ -13,7 +13,7 @@ from agent.errors import Refusal
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
 from agent.workbench.errors import ModelBlindToDefects, OutputExists, OutputNotWritable, SettingOutOfRange
-from agent.workbench.fit import package_writer
+from agent.workbench.fit import draft
 
 
 def bolt(seed, size=(96, 80)):
@@ -112,7 +112,7 @@ def test_an_output_that_cannot_be_written_is_refused(photographs, tmp_path):
 
 
 def test_nothing_is_left_behind_where_no_package_can_be_made(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr(package_writer, "with_drawn_defect", lambda pixels, share: pixels)
+    monkeypatch.setattr(draft, "with_drawn_defect", lambda pixels, share: pixels)
     with pytest.raises(ModelBlindToDefects, match="photograph one kind of part"):
         run(photographs, "--output", tmp_path / "out" / "bolts", "--size", 80)
     assert list((tmp_path / "out").iterdir()) == []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agent.workbench.dataset.good_images import PixelsOf, good_images, name_of
 from agent.workbench.errors import (
     BadManifestLine,
     ImagesDifferInSize,
@@ -13,7 +14,6 @@ from agent.workbench.errors import (
     NoImagesFound,
     UnreadableImage,
 )
-from agent.workbench.fit.source import PixelsOf, good_images, name_of
 
 
 def save(path, size=(80, 64), level=100):

@@ -1,0 +1,162 @@
+"""What every kind of package has: its options, and the way from a draft to a component."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.errors import Refusal
+
+if TYPE_CHECKING:
+    from agent.packages.manifest import Identity
+    from agent.workbench.packaging.draft import Draft
+
+
+class BadOption(Refusal):
+    """An option's value cannot be used: option, value, what is allowed."""
+
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        super().__init__(f"{option} is {value!r}; it must be {allowed}.")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that are the same for every kind."""
+    component = parser.add_argument_group("the component")
+    component.add_argument("--component", required=True, metavar="NAME", help="the name clients call the model by")
+    component.add_argument("--version", metavar="X.Y.Z", help="default: the model's own, else 1.0.0")
+    component.add_argument("--description", default="", metavar="TEXT")
+    component.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="may be given several times")
+    component.add_argument("--arn", metavar="TEXT", help="the model ARN that clients are shown")
+    component.add_argument("--licence", metavar="TEXT", help="the model's licence, for those who receive it")
+    component.add_argument(
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where packages/, artifacts/ and recipes/ are written (default: here)",
+    )
+    component.add_argument("--dry-run", action="store_true", help="print the manifest that would result, write nothing")
+    target = parser.add_argument_group("the target: a device, or a platform with its compiler options, or neither")
+    target.add_argument("--target-device", metavar="NAME", help="jetson_xavier, jetson_orin, jetson_thor, x86_cpu, ...")
+    target.add_argument("--target-platform", metavar="OS/ARCH[/ACCELERATOR]", help="LINUX/ARM64/NVIDIA, LINUX/X86_64")
+    target.add_argument(
+        "--compiler-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of a platform: gpu-code, trt-ver and cuda-ver, or mcpu; may be given several times",
+    )
+    images = parser.add_argument_group("images")
+    images.add_argument(
+        "--images",
+        metavar="SOURCE",
+        help="a folder (with normal/ and anomaly/, or not), glob or manifest: the self-test images are chosen of it",
+    )
+    images.add_argument("--root", type=Path, metavar="FOLDER", help="where a manifest's references lead, s3:// too")
+    images.add_argument("--self-test", metavar="DIR", help="1 to 8 images: exactly these are the self-test")
+    images.add_argument("--image-size", metavar="WxH", help="of the camera; default: that of the images given")
+    images.add_argument("--any-size", action="store_true", help="answer images of every size")
+    images.add_argument(
+        "--region", metavar="X,Y,W,H|PICTURE", help="inspect only this rectangle, or what is not black in the picture"
+    )
+    images.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="X,Y,W,H|PICTURE",
+        help="call this rectangle, or what is not black in the picture, background always; may be given several times",
+    )
+
+
+def need_workbench() -> None:
+    """Raises MissingWorkbench where the workbench's libraries are not installed."""
+    from agent.workbench.errors import MissingWorkbench
+
+    try:
+        import onnx  # noqa: F401  (asked for here, so that its absence is a sentence and not a traceback)
+        import onnxruntime  # noqa: F401
+        import tqdm  # noqa: F401
+    except ImportError as error:
+        raise MissingWorkbench(error.name or "onnx") from None
+
+
+def package(draft: Draft, arguments: argparse.Namespace) -> int:
+    """Writes package, component and recipe of `draft`; prints what was found, what was made and what to do next."""
+    from agent.models.registry import check_component_name
+    from agent.packages.manifest import write_manifest
+    from agent.workbench.packaging.camera import camera_image
+    from agent.workbench.packaging.component import Component, refuse_existing_component, write_component
+    from agent.workbench.packaging.region import with_region
+    from agent.workbench.packaging.self_test_choice import SelfTestImages
+    from agent.workbench.packaging.target import target_of
+    from agent.workbench.packaging.writer import draft_manifest, refuse_existing, write_package
+
+    check_component_name(arguments.component)
+    version = _version(arguments.version or draft.version or "1.0.0")
+    target = target_of(arguments.target_device, arguments.target_platform, arguments.compiler_option)
+    component = Component(arguments.component, version, arguments.description, _tags(arguments.tag), target)
+    folder = arguments.output / "packages" / f"{component.name}-{version}"
+    if not arguments.dry_run:
+        refuse_existing(folder)
+        refuse_existing_component(component, arguments.output)
+
+    images = SelfTestImages.of(arguments.images, arguments.self_test, arguments.root)
+    size = camera_image(draft, images.sizes, arguments.image_size, arguments.any_size)
+    draft = with_region(draft, size, arguments.region, arguments.ignore)
+    for note in draft.notes:
+        print(f"- {note}")
+    identity = _identity(draft, arguments, version)
+    if arguments.dry_run:
+        manifest = draft_manifest(draft, identity, size, images.evidence, target)
+        print(write_manifest(manifest).decode())
+        return 0
+
+    package = write_package(draft, identity, size, images.evidence, folder, target)
+    made = write_component(package, component, arguments.output)
+    manifest = package.manifest
+    accepted = "any size" if size.any_size else f"{size.width}x{size.height}"
+    print(f"\n{component.name} {version}: {manifest.task}, images of {accepted}; its self-test passed:")
+    for test in manifest.self_test:
+        print(f"  {test.path}: {'anomalous' if test.is_anomalous else 'normal'}, score {test.score:.4f}")
+    for warning in images.warnings(manifest):
+        print(f"Warning: {warning}", file=sys.stderr)
+    print(f"Wrote {folder}\n      {made.archive}\n      {made.recipe}")
+    print("Next:")
+    print(f"  edge-agent evaluate {shlex.quote(str(folder))} LABELLED-IMAGES")
+    print(f"  edge-agent models register {shlex.quote(str(folder))} --component {component.name}")
+    return 0
+
+
+def _identity(draft: Draft, arguments: argparse.Namespace, version: str) -> Identity:
+    from agent.packages.manifest import Identity
+
+    return Identity(
+        name=draft.name or arguments.component,
+        version=version,
+        lookout_vision_model_arn=draft.arn if arguments.arn is None else arguments.arn,
+        source=draft.source,
+        licence=draft.licence if arguments.licence is None else arguments.licence,
+        training_images=draft.training_images,
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def _version(text: str) -> str:
+    parts = text.split(".")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
+        raise BadOption("--version", text, "three numbers, such as 1.0.0")
+    return text
+
+
+def _tags(given: list[str]) -> dict[str, str]:
+    tags = {}
+    for tag in given:
+        key, equals, value = tag.partition("=")
+        if not equals or not key or len(key) > 128 or len(value) > 256:
+            raise BadOption("--tag", tag, "KEY=VALUE, a key of 1 to 128 and a value of at most 256 characters")
+        tags[key] = value
+    return tags

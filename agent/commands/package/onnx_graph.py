@@ -1,0 +1,18 @@
+"""`edge-agent package onnx`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.workbench.packaging.draft import Draft
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+
+
+def draft(arguments: argparse.Namespace) -> Draft:
+    raise NotImplementedError

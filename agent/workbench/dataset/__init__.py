@@ -1,0 +1,1 @@
+"""Labelled photographs: folders, globs and manifests in JSON Lines (SageMaker Ground Truth)."""
