@@ -4,6 +4,8 @@ VENV   := .venv
 WIRE   := .venv-wire
 BIN    := $(VENV)/bin
 MINUTES ?= 10
+# Many tests wait for processes: two at a time take little more than half as long. More than four disturb each other.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 PIP    := -m pip --disable-pip-version-check --quiet install
 
 .PHONY: help demo test faults soak bench check wire clean
@@ -16,7 +18,7 @@ demo: $(VENV)/installed  ## draw parts, fit a model on good ones, serve it, insp
 	$(BIN)/edge-agent demo --output demo
 
 test: $(VENV)/installed $(WIRE)/installed  ## all tests
-	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest $(TESTS)
+	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest $(PARALLEL) $(TESTS)
 
 faults: $(VENV)/installed  ## inject faults for MINUTES minutes, print what was counted
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --record docs/reliability.json $(if $(ROWS),--rows $(ROWS))
