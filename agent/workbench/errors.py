@@ -81,6 +81,20 @@ class BadSource(Refusal):
         super().__init__(f"{source} cannot be packaged: {why}. {what_to_do[:1].upper()}{what_to_do[1:]}.")
 
 
+class BadRegion(Refusal):
+    """A place in the image that cannot be used: which, and why."""
+
+    def __init__(self, given: str, why: str) -> None:
+        super().__init__(f"{given} is no part of the image that can be inspected or ignored: {why}.")
+
+
+class BadSelfTest(Refusal):
+    """The images given for the self-test cannot be it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"--self-test: {why}.")
+
+
 class OutputExists(Refusal):
     """A package is already there; the same name and version is never overwritten."""
 

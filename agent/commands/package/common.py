@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 from agent.errors import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from agent.packages.manifest import Identity
+    from agent.workbench.dataset.labelled_images import LabelledImage
     from agent.workbench.packaging.draft import Draft
+    from agent.workbench.packaging.writer import Answer, Evidence
 
 
 class BadOption(Refusal):
@@ -104,18 +108,20 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
         refuse_existing(folder)
         refuse_existing_component(component, arguments.output)
 
-    images = SelfTestImages.of(arguments.images, arguments.self_test, arguments.root)
+    images = SelfTestImages.of(arguments.images, arguments.self_test, arguments.root, _with_bar)
     size = camera_image(draft, images.sizes, arguments.image_size, arguments.any_size)
     draft = with_region(draft, size, arguments.region, arguments.ignore)
     for note in draft.notes:
-        print(f"- {note}")
+        print(f"- {note}", file=sys.stderr if arguments.dry_run else sys.stdout)
     identity = _identity(draft, arguments, version)
-    if arguments.dry_run:
-        manifest = draft_manifest(draft, identity, size, images.evidence, target)
-        print(write_manifest(manifest).decode())
-        return 0
 
-    package = write_package(draft, identity, size, images.evidence, folder, target)
+    def find_evidence(answer: Answer) -> Evidence:
+        return images.evidence(draft, size, answer)
+
+    if arguments.dry_run:
+        print(write_manifest(draft_manifest(draft, identity, size, find_evidence, target)).decode())
+        return 0
+    package = write_package(draft, identity, size, find_evidence, folder, target)
     made = write_component(package, component, arguments.output)
     manifest = package.manifest
     accepted = "any size" if size.any_size else f"{size.width}x{size.height}"
@@ -129,6 +135,12 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
     print(f"  edge-agent evaluate {shlex.quote(str(folder))} LABELLED-IMAGES")
     print(f"  edge-agent models register {shlex.quote(str(folder))} --component {component.name}")
     return 0
+
+
+def _with_bar(images: Iterable[LabelledImage]) -> Iterable[LabelledImage]:
+    from tqdm import tqdm
+
+    return tqdm(images, desc="inspecting", unit="image", file=sys.stderr, leave=False, disable=None)
 
 
 def _identity(draft: Draft, arguments: argparse.Namespace, version: str) -> Identity:
