@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "register, list and remove model packages",
     "fit": "make a model package from good images",
     "package": "make a package and a component of a model from elsewhere",
+    "inspect": "tell what a package or an ONNX file is",
     "verify": "check a package: files, model, self-test",
     "detect": "inspect images with a package, without a server",
     "demo": "the whole way in one command, on drawn parts or on your photos",

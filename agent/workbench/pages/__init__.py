@@ -1,0 +1,1 @@
+"""Packages and models in a page that a person can read."""
