@@ -151,3 +151,13 @@ class DemoStepFailed(Refusal):
 
     def __init__(self, command: str) -> None:
         super().__init__(f"This step failed, and has said why above: {command}")
+
+
+class WheelsNotFound(Refusal):
+    """pip finds no set of packages for a device."""
+
+    def __init__(self, platform: str, why: str) -> None:
+        super().__init__(
+            f"There is no set of wheels for {platform}: {why}. Is the package index reachable from here? "
+            "Other platforms can be chosen with --platform."
+        )

@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""The install step of the edge agent's component: a virtual environment in the component's work folder.
+
+    python3 -u install.py [--runtime auto|cpu|gpu] [--python PATH]
+
+Runs in the work folder, at every launch of the nucleus: what is installed already is left alone, which takes
+milliseconds. A new version is installed beside the old one and put in its place when it is whole, so that a power cut
+leaves the one or the other. Needs nothing but Python; says what it decides and why.
+
+This file runs before anything is installed, and on Pythons that are too old for the agent: it must be readable to
+Python 3.6, and tell them what is missing.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+OLDEST = (3, 10)
+NEWEST = (3, 13)
+ENVIRONMENT = "venv"
+STAMP = "installed"
+"""File in the environment: what it was made from."""
+RUNTIMES = ("auto", "cpu", "gpu")
+
+
+class CannotInstall(Exception):
+    """Why, and what to do."""
+
+
+def main():
+    arguments = parse_arguments()
+    try:
+        python = find_python(arguments.python)
+        jetson = is_jetson()
+        runtime = choose_runtime(arguments.runtime, jetson)
+        install(python, runtime, jetson)
+    except CannotInstall as refusal:
+        say(str(refusal))
+        return 1
+    return 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description="Install the edge agent into ./venv.")
+    parser.add_argument("--runtime", default="auto", help="auto, cpu or gpu: what runs the models")
+    parser.add_argument("--python", default="", help="the Python to use; default: the newest that fits")
+    return parser.parse_args()
+
+
+def find_python(wanted):
+    """The Python to make the environment with: the one asked for, else this one, else the newest on the path."""
+    if wanted:
+        version = version_of(wanted)
+        if version is None or not OLDEST <= version <= NEWEST:
+            raise CannotInstall(f"{wanted} is no Python {spelled(OLDEST)} to {spelled(NEWEST)}; correct PythonPath")
+        say(f"Python {spelled(version)}, as configured: {wanted}")
+        return wanted
+    names = [sys.executable] + [f"python3.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
+    for name in names:
+        version = version_of(name)
+        if version is not None and OLDEST <= version <= NEWEST:
+            say(f"Python {spelled(version)}: {name}")
+            return name
+    raise CannotInstall(
+        f"python3 is {platform.python_version()}, and no Python {spelled(OLDEST)} to {spelled(NEWEST)} is there: "
+        "install one (apt-get install python3.10 python3.10-venv) or name one in PythonPath"
+    )
+
+
+def version_of(python):
+    """(major, minor), None where it does not run."""
+    try:
+        printed = subprocess.run(
+            [python, "-c", "import sys; print(*sys.version_info[:2])"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=30,
+        ).stdout
+        major, minor = printed.split()
+        return int(major), int(minor)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+
+
+def spelled(version):
+    return ".".join(map(str, version))
+
+
+def is_jetson(root=Path("/")):
+    """Whether this is an NVIDIA Jetson, whose TensorRT comes with the system and not from an index."""
+    if (root / "etc/nv_tegra_release").exists():
+        return True
+    try:
+        return b"Jetson" in (root / "proc/device-tree/model").read_bytes()
+    except OSError:
+        return False
+
+
+def choose_runtime(wanted, jetson, root=Path("/")):
+    """`cpu` or `gpu`: which package of ONNX Runtime."""
+    if wanted not in RUNTIMES:
+        raise CannotInstall(f"Runtime is {wanted!r}; it must be one of {', '.join(RUNTIMES)}")
+    if wanted != "auto":
+        say(f"runtime {wanted}, as configured")
+        return wanted
+    if jetson:
+        say("runtime cpu beside the TensorRT of JetPack: this is a Jetson")
+        return "cpu"
+    has_driver = (root / "proc/driver/nvidia/version").exists()
+    if has_driver and packed("gpu"):
+        say("runtime gpu: the NVIDIA driver is loaded")
+        return "gpu"
+    if has_driver:
+        say("runtime cpu: the NVIDIA driver is loaded, but this component was built without the gpu runtime")
+        return "cpu"
+    say("runtime cpu: there is no NVIDIA driver")
+    return "cpu"
+
+
+def packed(runtime):
+    """Whether this component brings the requirements of `runtime`."""
+    return (HERE / f"requirements-{runtime}.txt").is_file()
+
+
+def install(python, runtime, jetson):
+    """Makes ./venv what the artifacts say, unless it is that already."""
+    requirements = HERE / f"requirements-{runtime}.txt"
+    if not packed(runtime):
+        there = ", ".join(sorted(file.name for file in HERE.glob("requirements-*.txt"))) or "none"
+        raise CannotInstall(
+            f"this component brings no {requirements.name} (it has: {there}); build it with --runtime {runtime}, or "
+            "configure another Runtime"
+        )
+    wheel = only_wheel()
+    made_from = fingerprint(python, jetson, requirements, wheel)
+    fresh = Path(f"{ENVIRONMENT}.new")
+    if not Path(ENVIRONMENT).exists() and is_whole(fresh, made_from):
+        put_in_place(fresh)  # the power went between the two renames
+    if is_whole(Path(ENVIRONMENT), made_from):
+        say("already installed: nothing to do")
+        return
+    shutil.rmtree(str(fresh), ignore_errors=True)
+    make_environment(python, jetson, fresh)
+    install_packages(fresh, requirements, wheel)
+    (fresh / STAMP).write_text(made_from)
+    put_in_place(fresh)
+    say(f"installed {wheel.name} in {Path(ENVIRONMENT).resolve()}")
+
+
+def only_wheel():
+    wheels = sorted(HERE.glob("vision_edge_agent-*.whl"))
+    if len(wheels) != 1:
+        raise CannotInstall(f"there must be one wheel of the agent beside this script, and there are {len(wheels)}")
+    return wheels[0]
+
+
+def fingerprint(python, jetson, *files):
+    """Changes with whatever the environment is made from."""
+    digest = hashlib.sha256(f"{shutil.which(python)}:{version_of(python)}:{jetson}".encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def is_whole(environment, made_from):
+    """Whether an environment is what it should be, and its Python starts: an update may have taken that away."""
+    stamp = environment / STAMP
+    if not stamp.is_file() or stamp.read_text() != made_from:
+        return False
+    return version_of(str(environment / "bin" / "python")) is not None
+
+
+def make_environment(python, jetson, folder):
+    # On a Jetson, TensorRT's Python packages are the system's.
+    options = ["--system-site-packages"] if jetson else []
+    say(f"making a virtual environment{' that sees the system packages' if jetson else ''}")
+    run(
+        [python, "-m", "venv", *options, str(folder)],
+        "no virtual environment can be made: install the package python3-venv (or python3.N-venv for its version)",
+    )
+
+
+def install_packages(environment, requirements, wheel):
+    """First what the agent needs, each file checked against its hash, then the agent."""
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    wheels = HERE / "wheels"
+    if wheels.is_dir():
+        say("installing from the wheels in this component, without a network")
+        pip += ["--no-index", "--find-links", str(wheels)]
+    else:
+        say("installing from the package index")
+    run(
+        [*pip, "--only-binary", ":all:", "--require-hashes", "--requirement", str(requirements)],
+        "packages could not be installed (see above): is the package index reachable from this device? "
+        "Build the component with --bundle-wheels for devices without internet",
+    )
+    run([*pip, "--no-deps", "--no-index", str(wheel)], "the agent's own wheel could not be installed (see above)")
+
+
+def run(command, if_it_fails):
+    try:
+        code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
+    except OSError as error:
+        raise CannotInstall(f"{command[0]} does not run ({error.strerror}): {if_it_fails}")
+    if code != 0:
+        raise CannotInstall(if_it_fails)
+
+
+def put_in_place(fresh):
+    """Two renames; `install` finishes what a power cut between them left."""
+    old = Path(f"{ENVIRONMENT}.old")
+    shutil.rmtree(str(old), ignore_errors=True)
+    if Path(ENVIRONMENT).exists():
+        os.replace(ENVIRONMENT, str(old))
+    os.replace(str(fresh), ENVIRONMENT)
+    shutil.rmtree(str(old), ignore_errors=True)
+
+
+def say(text):
+    print(f"edge agent install: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
