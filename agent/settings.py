@@ -21,6 +21,8 @@ DEFAULT_SOCKET = "unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock"
 MAX_SOCKET_PATH = 107
 """Bytes, the kernel's limit (sun_path holds 108 with the closing NUL)."""
 ENVIRONMENT = "EDGE_AGENT_"
+AUTO = "auto"
+"""What a configuration says that leaves the choice to the agent."""
 
 
 class BadSetting(Refusal):
@@ -109,6 +111,8 @@ def _group(value: object) -> str:
 
 
 def _directory(value: object) -> Path:
+    if value == AUTO:
+        return default_registry()
     # fsencode: what the file system cannot name raises ValueError too.
     if not isinstance(value, str | Path) or not str(value).strip() or b"\0" in os.fsencode(value):
         raise ValueError
@@ -116,7 +120,10 @@ def _directory(value: object) -> Path:
 
 
 def default_registry() -> Path:
-    """/var/lib/edge-agent/registry for root, else below the user's state folder (XDG base directories)."""
+    """Of a Greengrass component in its work folder, which is the current one; else /var/lib/edge-agent/registry for
+    root, and for others below their state folder (XDG base directories)."""
+    if "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT" in os.environ:
+        return Path.cwd() / "registry"
     if os.geteuid() == 0:
         return Path("/var/lib/edge-agent/registry")
     # HOME may be missing for a component's user.
@@ -153,10 +160,11 @@ class Settings:
         shown="(empty)",
     )
     registry: Path = _setting(
-        _Kind(_directory, "the path of a directory"),
-        "Directory with one record per model component.",
+        _Kind(_directory, "the path of a directory, or auto"),
+        "Directory with one record per model component. auto: `registry` in the work folder of a Greengrass component, "
+        "else /var/lib/edge-agent/registry for root and ~/.local/state/edge-agent/registry for others.",
         factory=default_registry,
-        shown="/var/lib/edge-agent/registry for root, else ~/.local/state/edge-agent/registry",
+        shown=AUTO,
     )
     log_format: str = _setting(_one_of("text", "json"), "One line per event, as text or as a JSON object.", "text")
     log_level: str = _setting(

@@ -5,6 +5,7 @@
     detect.py SolderJoints --describe             one of them
     detect.py SolderJoints board.png              inspect a picture; the model is started where it is not running
     detect.py SolderJoints pictures/ --overlays found/ --json found.jsonl
+    detect.py SolderJoints pictures/ --every 5    again and again, whatever happens to the agent meanwhile
 
 What talks to the agent is in edge_agent_client.py, ready to be copied into your own program.
 """
@@ -43,11 +44,8 @@ def main() -> int:
     with EdgeAgentClient(arguments.socket) as agent:
         try:
             return _run(agent, arguments)
-        except grpc.RpcError as error:
-            print(f"{_code(error)}: {error.details()}", file=sys.stderr)
-            print(_what_to_do(error, agent), file=sys.stderr)
-        except (ModelCannotStart, OSError) as error:
-            print(error, file=sys.stderr)
+        except (grpc.RpcError, ModelCannotStart, OSError) as error:
+            _print_failure(error, agent)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
     return 1
@@ -77,11 +75,19 @@ def _arguments() -> argparse.Namespace:
         "--verbose", action="store_true", help="show what answered, and the milliseconds that each step took"
     )
     parser.add_argument("--stop", action="store_true", help="stop the model at the end")
+    parser.add_argument(
+        "--every",
+        type=float,
+        metavar="S",
+        help="inspect what is there every S seconds, until interrupted; what fails is shown, and tried again",
+    )
     arguments = parser.parse_intermixed_args()  # options may stand between the pictures
     if not arguments.list and arguments.component is None:
         parser.error("name a model, or ask for --list")
     if not (arguments.list or arguments.describe or arguments.stop or arguments.images):
         parser.error("name a picture or a folder, or ask for --describe or --stop")
+    if arguments.every is not None and (arguments.every < 0.1 or not arguments.images):
+        parser.error("--every takes 0.1 seconds or more, and pictures or folders to look for")
     return arguments
 
 
@@ -92,23 +98,38 @@ def _run(agent: EdgeAgentClient, arguments: argparse.Namespace) -> int:
     if arguments.describe:
         _print_models([agent.describe(arguments.component)])
         return 0
-    all_answered = True
-    if arguments.images:
-        pictures = list(_pictures(arguments.images))
-        agent.start(arguments.component, arguments.start_timeout, on_progress=_print_progress)
-        all_answered = _inspect(agent, arguments, pictures)
+    progress = Progress()
+    while arguments.every is not None:
+        _inspect_whatever_happens(agent, arguments, progress)
+    all_answered = _inspect(agent, arguments, progress) if arguments.images else True
     if arguments.stop:
         agent.stop(arguments.component)
         print(f"{arguments.component} STOPPED", file=sys.stderr)
     return 0 if all_answered else 1
 
 
-def _inspect(agent: EdgeAgentClient, arguments: argparse.Namespace, pictures: list[Path]) -> bool:
-    """Ask the agent about each picture; whether all were answered."""
+def _inspect_whatever_happens(agent: EdgeAgentClient, arguments: argparse.Namespace, progress: Progress) -> None:
+    """Once; returns when it is time for the next. An agent or a camera that is away comes back some time."""
+    next_time = time.monotonic() + arguments.every
+    try:
+        _inspect(agent, arguments, progress)
+    except (grpc.RpcError, ModelCannotStart, OSError) as error:
+        _print_failure(error, agent)
+    time.sleep(max(0.0, next_time - time.monotonic()))
+
+
+def _inspect(agent: EdgeAgentClient, arguments: argparse.Namespace, progress: Progress) -> bool:
+    """Start the model where it is not running, and ask about each picture; whether all were answered."""
+    pictures = list(_pictures(arguments.images))
+    agent.start(arguments.component, arguments.start_timeout, on_progress=progress.show)
     table = Table([path.name for path in pictures])
     with contextlib.ExitStack() as stack:
         segment = stack.enter_context(agent.shared_segment()) if arguments.shared_memory else None
-        json_lines = stack.enter_context(arguments.json.open("w")) if arguments.json else None
+        json_lines = (
+            stack.enter_context(arguments.json.open("w" if arguments.every is None else "a"))
+            if arguments.json
+            else None
+        )
         overlay_names, mask_names = FreeNames(arguments.overlays), FreeNames(arguments.masks)
         table.print_head()
         stack.callback(table.print_summary)  # also of what there is when something ends the run
@@ -271,8 +292,24 @@ def _print_models(models: list[Model]) -> None:
         print(f"{model.component:{width}}  {model.status:8}  {model.status_message}".rstrip())
 
 
-def _print_progress(model: Model) -> None:
-    print(f"{model.component} {model.status}  {model.status_message}".rstrip(), file=sys.stderr)
+class Progress:
+    """Tells what the model is doing, each time that changes."""
+
+    def __init__(self) -> None:
+        self._last: Model | None = None
+
+    def show(self, model: Model) -> None:
+        if model != self._last:
+            print(f"{model.component} {model.status}  {model.status_message}".rstrip(), file=sys.stderr)
+            self._last = model
+
+
+def _print_failure(error: Exception, agent: EdgeAgentClient) -> None:
+    if isinstance(error, grpc.RpcError):
+        print(f"{_code(error)}: {error.details()}", file=sys.stderr)
+        print(_what_to_do(error, agent), file=sys.stderr)
+    else:
+        print(error, file=sys.stderr)
 
 
 def _code(error: grpc.RpcError) -> str:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
+from typing import TextIO
 
 import grpc
 import numpy as np
@@ -434,3 +435,32 @@ def test_verbose_shows_what_answered_and_the_time_of_each_step(agent: FakeAgent,
     agent.details = ()  # an agent of another make
     result = run_client(folder, "Bolts", "in.png", "--verbose")
     assert result.returncode == 0 and "(this agent tells no more)" in result.stdout
+
+
+def wait_for_line(lines: TextIO, told: str) -> None:
+    while told not in (line := lines.readline()):
+        assert line, "the client has ended"
+
+
+def test_with_every_it_goes_on_whatever_fails_and_takes_new_pictures(agent: FakeAgent, folder: Path) -> None:
+    process = start_client(folder, "Bolts", "in", "--every", "0.1", "--json", "answers.jsonl")
+    answers = folder / "answers.jsonl"
+    assert process.stdout is not None
+    try:
+        wait_for_line(process.stdout, "no answer")  # there is no folder yet
+        draw(folder / "in" / "first.png", 20)
+        wait_for_line(process.stdout, "first.png")
+        draw(folder / "in" / "second.png", 20)
+        wait_for_line(process.stdout, "second.png")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    images = [json.loads(line)["image"] for line in answers.read_text().splitlines()]
+    assert images[0] == "in/first.png"
+    assert {"in/first.png", "in/second.png"} == set(images)
+
+
+@pytest.mark.parametrize("arguments", [["--every", "0", "a.png"], ["--every", "5"]])
+def test_every_needs_seconds_and_pictures(folder: Path, arguments: list[str]) -> None:
+    result = run_client(folder, "Bolts", *arguments)
+    assert result.returncode == 2

@@ -86,10 +86,22 @@ def _compiled(wheel: Path, extras: Sequence[str], *options: str) -> str:
     with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
         wanted = Path(folder) / "wanted.in"
         wanted.write_text(f"{DISTRIBUTION}[{','.join(extras)}] @ {wheel.resolve().as_uri()}\n")
-        command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--only-binary", ":all:"]
+        command = [
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--generate-hashes",
+            "--only-binary",
+            ":all:",
+        ]
         # The wheel itself comes with the component, and is installed from there.
         command += ["--no-header", "--no-annotate", "--no-emit-package", DISTRIBUTION, *options, str(wanted)]
-        return _run(command, f"Python {OLDEST_PYTHON} and later" if "--universal" in options else " ".join(options[1::2]))
+        return _run(
+            command, f"Python {OLDEST_PYTHON} and later" if "--universal" in options else " ".join(options[1::2])
+        )
 
 
 def _run(command: Sequence[str], platform: str) -> str:
