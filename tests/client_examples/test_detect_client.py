@@ -451,7 +451,7 @@ def test_with_every_it_goes_on_whatever_fails_and_takes_new_pictures(agent: Fake
         draw(folder / "in" / "first.png", 20)
         wait_for_line(process.stdout, "first.png")
         draw(folder / "in" / "second.png", 20)
-        wait_for_line(process.stdout, "second.png")
+        wait_for_line(process.stdout, "2 of 2 answered")
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
