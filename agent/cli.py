@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "tell what a package or an ONNX file is",
     "verify": "check a package: files, model, self-test",
     "detect": "inspect images with a package, without a server",
+    "greengrass": "components, deployments and recipe checks for AWS IoT Greengrass",
     "demo": "the whole way in one command, on drawn parts or on your photos",
 }
 """Each is the module of its name in `agent.commands`, imported when it is wanted: `serve` must be up in no time."""

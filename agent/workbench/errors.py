@@ -161,3 +161,28 @@ class WheelsNotFound(Refusal):
             f"There is no set of wheels for {platform}: {why}. Is the package index reachable from here? "
             "Other platforms can be chosen with --platform."
         )
+
+
+class BadDeployment(Refusal):
+    """A deployment document that cannot be written."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"No deployment is written: {why}.")
+
+
+class NoSourceTree(Refusal):
+    """The agent's wheel cannot be built."""
+
+    def __init__(self, source: Path, why: str = "") -> None:
+        reason = f": {why}" if why else ""
+        super().__init__(
+            f"The agent's wheel cannot be built from {source}{reason}. Run this in a checkout of the project, or give "
+            "a wheel with --wheel."
+        )
+
+
+class UnreadableRecipe(Refusal):
+    """A file is no recipe at all."""
+
+    def __init__(self, file: Path, why: str) -> None:
+        super().__init__(f"{file} cannot be read as a recipe: {why}.")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The install step of the edge agent's component: a virtual environment in the component's work folder.
+"""The install step of a component: a virtual environment in the component's work folder.
 
     python3 -u install.py [--runtime auto|cpu|gpu] [--python PATH]
 
@@ -36,10 +36,9 @@ class CannotInstall(Exception):
 def main():
     arguments = parse_arguments()
     try:
-        python = find_python(arguments.python)
         jetson = is_jetson()
-        runtime = choose_runtime(arguments.runtime, jetson)
-        install(python, runtime, jetson)
+        requirements = choose_requirements(arguments.runtime, jetson)
+        install(find_python(arguments.python), requirements, jetson)
     except CannotInstall as refusal:
         say(str(refusal))
         return 1
@@ -47,15 +46,15 @@ def main():
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description="Install the edge agent into ./venv.")
+    parser = argparse.ArgumentParser(description="Install this component into ./venv.")
     parser.add_argument("--runtime", default="auto", help="auto, cpu or gpu: what runs the models")
-    parser.add_argument("--python", default="", help="the Python to use; default: the newest that fits")
+    parser.add_argument("--python", default="auto", help="the Python to use; auto: one that fits")
     return parser.parse_args()
 
 
 def find_python(wanted):
     """The Python to make the environment with: the one asked for, else this one, else the newest on the path."""
-    if wanted:
+    if wanted not in ("", "auto"):
         version = version_of(wanted)
         if version is None or not OLDEST <= version <= NEWEST:
             raise CannotInstall(f"{wanted} is no Python {spelled(OLDEST)} to {spelled(NEWEST)}; correct PythonPath")
@@ -102,6 +101,20 @@ def is_jetson(root=Path("/")):
         return False
 
 
+def choose_requirements(runtime, jetson, root=Path("/")):
+    """The file that lists what to install: one per runtime for the agent, just one for a client."""
+    if (HERE / "requirements.txt").is_file():
+        return HERE / "requirements.txt"
+    runtime = choose_runtime(runtime, jetson, root)
+    if not packed(runtime):
+        there = ", ".join(sorted(file.name for file in HERE.glob("requirements-*.txt"))) or "none"
+        raise CannotInstall(
+            f"this component brings no requirements-{runtime}.txt (it has: {there}); build it with "
+            f"--runtime {runtime}, or configure another Runtime"
+        )
+    return requirements_of(runtime)
+
+
 def choose_runtime(wanted, jetson, root=Path("/")):
     """`cpu` or `gpu`: which package of ONNX Runtime."""
     if wanted not in RUNTIMES:
@@ -112,33 +125,29 @@ def choose_runtime(wanted, jetson, root=Path("/")):
     if jetson:
         say("runtime cpu beside the TensorRT of JetPack: this is a Jetson")
         return "cpu"
-    has_driver = (root / "proc/driver/nvidia/version").exists()
-    if has_driver and packed("gpu"):
-        say("runtime gpu: the NVIDIA driver is loaded")
-        return "gpu"
-    if has_driver:
+    if not (root / "proc/driver/nvidia/version").exists():
+        say("runtime cpu: there is no NVIDIA driver")
+        return "cpu"
+    if not packed("gpu"):
         say("runtime cpu: the NVIDIA driver is loaded, but this component was built without the gpu runtime")
         return "cpu"
-    say("runtime cpu: there is no NVIDIA driver")
-    return "cpu"
+    say("runtime gpu: the NVIDIA driver is loaded")
+    return "gpu"
 
 
 def packed(runtime):
-    """Whether this component brings the requirements of `runtime`."""
-    return (HERE / f"requirements-{runtime}.txt").is_file()
+    """Whether this component brings what `runtime` needs."""
+    return requirements_of(runtime).is_file()
 
 
-def install(python, runtime, jetson):
+def requirements_of(runtime):
+    return HERE / f"requirements-{runtime}.txt"
+
+
+def install(python, requirements, jetson):
     """Makes ./venv what the artifacts say, unless it is that already."""
-    requirements = HERE / f"requirements-{runtime}.txt"
-    if not packed(runtime):
-        there = ", ".join(sorted(file.name for file in HERE.glob("requirements-*.txt"))) or "none"
-        raise CannotInstall(
-            f"this component brings no {requirements.name} (it has: {there}); build it with --runtime {runtime}, or "
-            "configure another Runtime"
-        )
-    wheel = only_wheel()
-    made_from = fingerprint(python, jetson, requirements, wheel)
+    wheels = sorted(HERE.glob("*.whl"))  # the component's own, if it is a package
+    made_from = fingerprint(python, jetson, requirements, *wheels)
     fresh = Path(f"{ENVIRONMENT}.new")
     if not Path(ENVIRONMENT).exists() and is_whole(fresh, made_from):
         put_in_place(fresh)  # the power went between the two renames
@@ -147,17 +156,10 @@ def install(python, runtime, jetson):
         return
     shutil.rmtree(str(fresh), ignore_errors=True)
     make_environment(python, jetson, fresh)
-    install_packages(fresh, requirements, wheel)
+    install_packages(fresh, requirements, wheels)
     (fresh / STAMP).write_text(made_from)
     put_in_place(fresh)
-    say(f"installed {wheel.name} in {Path(ENVIRONMENT).resolve()}")
-
-
-def only_wheel():
-    wheels = sorted(HERE.glob("vision_edge_agent-*.whl"))
-    if len(wheels) != 1:
-        raise CannotInstall(f"there must be one wheel of the agent beside this script, and there are {len(wheels)}")
-    return wheels[0]
+    say(f"installed in {Path(ENVIRONMENT).resolve()}")
 
 
 def fingerprint(python, jetson, *files):
@@ -186,9 +188,10 @@ def make_environment(python, jetson, folder):
     )
 
 
-def install_packages(environment, requirements, wheel):
-    """First what the agent needs, each file checked against its hash, then the agent."""
+def install_packages(environment, requirements, own):
+    """First what the component needs, each file checked against its hash, then its own wheel, if it has one."""
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    pip += ["--progress-bar", "off"]
     wheels = HERE / "wheels"
     if wheels.is_dir():
         say("installing from the wheels in this component, without a network")
@@ -200,7 +203,8 @@ def install_packages(environment, requirements, wheel):
         "packages could not be installed (see above): is the package index reachable from this device? "
         "Build the component with --bundle-wheels for devices without internet",
     )
-    run([*pip, "--no-deps", "--no-index", str(wheel)], "the agent's own wheel could not be installed (see above)")
+    for wheel in own:
+        run([*pip, "--no-deps", "--no-index", str(wheel)], f"{wheel.name} could not be installed (see above)")
 
 
 def run(command, if_it_fails):
@@ -223,7 +227,7 @@ def put_in_place(fresh):
 
 
 def say(text):
-    print(f"edge agent install: {text}", flush=True)
+    print(f"install: {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.greengrass.agent_recipe import AGENT, ARCHIVE, agent_recipe
-from agent.greengrass.client_recipe import CLIENT_ARCHIVE, SAMPLE_CLIENT, client_recipe
+from agent.greengrass.client_recipe import CLIENT_ARCHIVE, SAMPLE_CLIENT, sample_client_recipe
+from agent.workbench.client_examples import sample_client_folder
 from agent.workbench.components.archive import write_zip
-from agent.workbench.components.wheels import DevicePlatform, download_wheels, pinned_requirements
+from agent.workbench.components.wheels import DISTRIBUTION, DevicePlatform, download_wheels, pinned_requirements
 from agent.workbench.errors import NoSourceTree, OutputExists
 
 EXTRAS = {"cpu": ("cpu", "greengrass"), "gpu": ("gpu", "greengrass")}
@@ -70,7 +72,8 @@ def build_agent(
         WheelsNotFound: what it needs cannot be resolved or fetched.
     """
     built = destination.of(name, version, ARCHIVE)
-    proto = files("agent.wire").joinpath("edge-agent.proto").read_bytes()
+    with zipfile.ZipFile(wheel) as opened:
+        proto = opened.read("agent/wire/edge-agent.proto")
     content: dict[str, bytes | Path] = {
         wheel.name: wheel,
         "install.py": _artifact("install.py"),
@@ -80,12 +83,37 @@ def build_agent(
     }
     with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
         for runtime in runtimes:
-            content[f"requirements-{runtime}.txt"] = pinned_requirements(wheel, EXTRAS[runtime]).encode()
+            wanted = f"{DISTRIBUTION}[{','.join(EXTRAS[runtime])}] @ {wheel.resolve().as_uri()}\n"
+            content[f"requirements-{runtime}.txt"] = pinned_requirements(wanted).encode()
             for platform in bundled:
-                download_wheels(wheel, EXTRAS[runtime], platform, Path(folder))
+                download_wheels(wanted, platform, Path(folder))
         content |= {f"wheels/{file.name}": file for file in Path(folder).iterdir()}
         write_zip(built.archive, content)
     _write_recipe(built.recipe, agent_recipe(version, name, destination.bucket))
+    return built
+
+
+def build_sample_client(
+    destination: Destination, version: str, model: str, bundled: Sequence[DevicePlatform] = ()
+) -> Built:
+    """The sample client's component, for the model component `model`.
+
+    Raises:
+        OutputExists: this version is there already.
+        WheelsNotFound: what it needs cannot be resolved or fetched.
+    """
+    built = destination.of(SAMPLE_CLIENT, version, CLIENT_ARCHIVE)
+    source = sample_client_folder()
+    content: dict[str, bytes | Path] = {file.name: file for file in source.iterdir() if file.suffix in (".py", ".md")}
+    content["install.py"] = _artifact("install.py")
+    wanted = (source / "requirements.txt").read_text()
+    with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
+        content["requirements.txt"] = pinned_requirements(wanted).encode()
+        for platform in bundled:
+            download_wheels(wanted, platform, Path(folder))
+        content |= {f"wheels/{file.name}": file for file in Path(folder).iterdir()}
+        write_zip(built.archive, content)
+    _write_recipe(built.recipe, sample_client_recipe(version, model, destination.bucket))
     return built
 
 

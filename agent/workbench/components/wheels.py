@@ -45,26 +45,27 @@ class DevicePlatform:
 ALL_PLATFORMS = tuple(DevicePlatform(machine, python) for machine in MACHINES for python in PYTHONS)
 
 
-def pinned_requirements(wheel: Path, extras: Sequence[str]) -> str:
-    """A requirements file with the exact version and the hashes of whatever `wheel` with its `extras` needs.
+def pinned_requirements(wanted: str) -> str:
+    """A requirements file with the exact version and the hashes of whatever `wanted` (one requirement a line) needs.
 
     It holds for every Python and processor that the agent supports: where they differ, lines carry markers.
 
     Raises:
         WheelsNotFound: there is no such set of packages; the sentence says which is missing.
     """
-    return _compiled(wheel, extras, "--universal", "--python-version", OLDEST_PYTHON)
+    return _compiled(wanted, f"Python {OLDEST_PYTHON} and later", "--universal", "--python-version", OLDEST_PYTHON)
 
 
-def download_wheels(wheel: Path, extras: Sequence[str], platform: DevicePlatform, folder: Path) -> None:
-    """Puts every file that `platform` needs for `wheel` with its `extras` into `folder`, hashes checked.
+def download_wheels(wanted: str, platform: DevicePlatform, folder: Path) -> None:
+    """Puts every file that `platform` needs for `wanted` (one requirement a line) into `folder`, hashes checked.
 
     Raises:
         WheelsNotFound: a package has no wheel for the platform, or it cannot be fetched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     glibc = f"{platform.machine}-manylinux_2_{NEWEST_GLIBC}"
-    requirements = _compiled(wheel, extras, "--python-platform", glibc, "--python-version", platform.python)
+    options = ["--python-platform", glibc, "--python-version", platform.python]
+    requirements = _compiled(wanted, str(platform), *options)
     # pip needs each tag spelled out; the newest first.
     tags = [f"manylinux_2_{minor}_{platform.machine}" for minor in range(NEWEST_GLIBC, 16, -1)]
     tags.append(f"manylinux2014_{platform.machine}")
@@ -82,10 +83,10 @@ def download_wheels(wheel: Path, extras: Sequence[str], platform: DevicePlatform
 _PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 
 
-def _compiled(wheel: Path, extras: Sequence[str], *options: str) -> str:
-    with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
-        wanted = Path(folder) / "wanted.in"
-        wanted.write_text(f"{DISTRIBUTION}[{','.join(extras)}] @ {wheel.resolve().as_uri()}\n")
+def _compiled(wanted: str, platform: str, *options: str) -> str:
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
+        file.write(wanted)
+        file.flush()
         command = [
             sys.executable,
             "-m",
@@ -97,11 +98,9 @@ def _compiled(wheel: Path, extras: Sequence[str], *options: str) -> str:
             "--only-binary",
             ":all:",
         ]
-        # The wheel itself comes with the component, and is installed from there.
-        command += ["--no-header", "--no-annotate", "--no-emit-package", DISTRIBUTION, *options, str(wanted)]
-        return _run(
-            command, f"Python {OLDEST_PYTHON} and later" if "--universal" in options else " ".join(options[1::2])
-        )
+        # The agent's own wheel comes with the component, and is installed from there.
+        command += ["--no-header", "--no-annotate", "--no-emit-package", DISTRIBUTION, *options, file.name]
+        return _run(command, platform)
 
 
 def _run(command: Sequence[str], platform: str) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import agent
+from agent.workbench.client_examples import sample_client_folder
 from agent.workbench.errors import DemoStepFailed
 
 START_LIMIT = 20.0
@@ -26,7 +27,7 @@ def edge_agent(*arguments: str) -> None:
 
 def sample_client(*arguments: str) -> None:
     """The sample client. Raises DemoStepFailed where it ends with an error."""
-    script = str(_sample_client())
+    script = str(sample_client_folder() / "detect.py")
     _run(f"python {shlex.quote(script)}", [sys.executable, script], arguments)
 
 
@@ -56,13 +57,6 @@ def serving(registry: str, log: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
-
-
-def _sample_client() -> Path:
-    """Its script: shipped in the wheel, or beside the package in a checkout."""
-    package = Path(agent.__file__).resolve().parent
-    places = [folder / "client_examples" / "detect" / "detect.py" for folder in (package, package.parent)]
-    return next(place for place in places if place.is_file())
 
 
 def _run(

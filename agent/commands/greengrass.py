@@ -1,0 +1,151 @@
+"""`edge-agent greengrass build|deployment|check`: components for AWS IoT Greengrass. Nothing here uploads anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from agent import __version__
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_build(actions.add_parser("build", help="the agent's and the sample client's component: ZIP and recipe"))
+    _add_deployment(actions.add_parser("deployment", help="a deployment document, or a revision of one"))
+    check = actions.add_parser("check", help="what both nuclei make of a recipe")
+    check.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE", help="JSON or YAML files")
+
+
+def _add_build(build: argparse.ArgumentParser) -> None:
+    from agent.greengrass.agent_recipe import AGENT
+
+    build.add_argument("--output", type=Path, default=Path("greengrass-build"), metavar="DIR", help="%(default)s")
+    build.add_argument("--name", default=AGENT, help="of the agent's component (%(default)s)")
+    build.add_argument("--version", default=__version__, metavar="X.Y.Z", help="of the components (%(default)s)")
+    build.add_argument(
+        "--source", type=Path, default=Path(), metavar="DIR", help="a checkout, of which the wheel is built"
+    )
+    build.add_argument("--wheel", type=Path, metavar="FILE", help="the agent's wheel, instead of building it")
+    build.add_argument(
+        "--runtime",
+        action="append",
+        choices=["cpu", "gpu"],
+        help="what the agent may be installed with (cpu); repeatable",
+    )
+    build.add_argument(
+        "--bundle-wheels",
+        action="append",
+        default=[],
+        metavar="PLATFORM",
+        help="all wheels for devices without internet, such as aarch64-py310 or x86_64-py312; repeatable",
+    )
+    build.add_argument("--sample-client", metavar="MODEL", help="also the sample client, for the model component MODEL")
+    build.add_argument("--bucket", default="BUCKET_NAME", help="where the artifacts will lie; gdk puts its own")
+    build.add_argument("--gdk", action="store_true", help="as gdk's custom build wants it: recipe.json, cleared folder")
+
+
+def _add_deployment(deployment: argparse.ArgumentParser) -> None:
+    deployment.add_argument(
+        "--existing",
+        type=Path,
+        metavar="FILE",
+        help="what `aws greengrassv2 get-deployment` prints; it is carried over",
+    )
+    deployment.add_argument("--target-arn", metavar="ARN", help="a thing or a thing group")
+    deployment.add_argument("--name", help="of the deployment")
+    deployment.add_argument(
+        "--component", action="append", default=[], metavar="NAME=VERSION", help="deploy it in this version; repeatable"
+    )
+    deployment.add_argument(
+        "--configure",
+        action="append",
+        default=[],
+        metavar="NAME={...}",
+        help="JSON that is merged into the configuration of a --component; repeatable",
+    )
+    deployment.add_argument("--remove", action="append", default=[], metavar="NAME", help="take it out; repeatable")
+    deployment.add_argument("--output", type=Path, metavar="FILE", help="default: printed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.action == "build":
+        return _build(arguments)
+    if arguments.action == "deployment":
+        return _write_deployment(arguments)
+    return _check(arguments.recipes)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    import tempfile
+
+    from agent.workbench.components.build import Destination, build_agent, build_sample_client, build_wheel
+    from agent.workbench.components.wheels import DevicePlatform
+
+    destination = Destination(arguments.output, arguments.bucket, arguments.gdk)
+    bundled = [DevicePlatform.of(text) for text in arguments.bundle_wheels]
+    with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
+        wheel = arguments.wheel or build_wheel(arguments.source, Path(folder))
+        print("resolving what the agent needs ...", file=sys.stderr)
+        runtimes = arguments.runtime or ["cpu"]
+        components = [build_agent(destination, wheel, arguments.version, arguments.name, runtimes, bundled)]
+    if arguments.sample_client:
+        components.append(build_sample_client(destination, arguments.version, arguments.sample_client, bundled))
+    for built in components:
+        print(f"{built.archive} ({built.archive.stat().st_size:,} bytes)\n{built.recipe}")
+    return _check([built.recipe for built in components])
+
+
+def _write_deployment(arguments: argparse.Namespace) -> int:
+    from agent.workbench.components.deployment import read_deployment, revised
+
+    existing = read_deployment(arguments.existing) if arguments.existing else None
+    components = _components(arguments.component, arguments.configure)
+    document = revised(existing, components, arguments.target_arn, arguments.name, arguments.remove)
+    text = json.dumps(document, indent=2)
+    if arguments.output is None:
+        print(text)
+    else:
+        arguments.output.write_text(text + "\n")
+        print(f"aws greengrassv2 create-deployment --cli-input-json file://{arguments.output}")
+    return 0
+
+
+def _components(given: list[str], configured: list[str]) -> list[Any]:
+    from agent.workbench.components.deployment import ComponentToDeploy
+    from agent.workbench.errors import BadDeployment
+
+    configurations = {}
+    for text in configured:
+        name, _, configuration = text.partition("=")
+        try:
+            configurations[name] = json.loads(configuration)
+        except ValueError as error:
+            raise BadDeployment(f"--configure {name}: this is no JSON ({error})") from None
+        if not isinstance(configurations[name], dict):
+            raise BadDeployment(f"--configure {name}: it must be a JSON object of keys and values")
+    components = []
+    for text in given:
+        name, equals, version = text.partition("=")
+        if not equals:
+            raise BadDeployment(f"--component {text}: it must be NAME=VERSION")
+        components.append(ComponentToDeploy(name, version, configurations.pop(name, None)))
+    if configurations:
+        raise BadDeployment(f"--configure {min(configurations)} goes with --component {min(configurations)}=VERSION")
+    return components
+
+
+def _check(recipes: list[Path]) -> int:
+    from agent.greengrass.recipe_check import findings
+    from agent.workbench.components.recipe_file import read_recipe
+
+    count = 0
+    for path in recipes:
+        recipe, size = read_recipe(path)
+        for finding in findings(recipe, size):
+            print(f"{path}: {finding}")
+            count += 1
+    print(f"{len(recipes)} recipes, {count} findings" if count else f"{len(recipes)} recipes, nothing found")
+    return 1 if count else 0
