@@ -128,7 +128,7 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
     print(f"\n{component.name} {version}: {manifest.task}, images of {accepted}; its self-test passed:")
     for test in manifest.self_test:
         print(f"  {test.path}: {'anomalous' if test.is_anomalous else 'normal'}, score {test.score:.4f}")
-    for warning in images.warnings(manifest):
+    for warning in images.warnings(manifest.self_test, manifest.decision.threshold):
         print(f"Warning: {warning}", file=sys.stderr)
     print(f"Wrote {folder}\n      {made.archive}\n      {made.recipe}")
     print("Next:")
