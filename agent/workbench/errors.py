@@ -16,8 +16,9 @@ class NoImagesFound(Refusal):
 
     def __init__(self, source: str, looked_for: str) -> None:
         super().__init__(
-            f"No images found in {source}: {looked_for}. Give a folder of good images (PNG, JPEG, BMP or TIFF), "
-            f"a folder with 'normal/' in it, a quoted glob such as 'photos/good-*.png', or a manifest (JSON Lines)."
+            f"No images found in {source}: {looked_for}. Give a folder of images (PNG, JPEG, BMP or TIFF), a folder "
+            f"with 'normal/' in it (and 'anomaly/', where anomalous images are wanted too), a quoted glob such as "
+            f"'photos/good-*.png', or a manifest (JSON Lines)."
         )
 
 
@@ -58,6 +59,16 @@ class UnreadableImage(Refusal):
 
     def __init__(self, file: Path, why: str) -> None:
         super().__init__(f"{file} cannot be read as an image: {why}. Replace it or take it out of the source.")
+
+
+class MaskDiffersInSize(Refusal):
+    """A mask is not as large as its image."""
+
+    def __init__(self, mask: Path, mask_size: tuple[int, int], image: Path, image_size: tuple[int, int]) -> None:
+        super().__init__(
+            f"The mask {mask} is {mask_size[0]}x{mask_size[1]}, but its image {image} is "
+            f"{image_size[0]}x{image_size[1]}. Draw the mask on the image as it is, without scaling it."
+        )
 
 
 class BadManifestLine(Refusal):
