@@ -78,6 +78,27 @@ class BadManifestLine(Refusal):
         super().__init__(f"{file}, line {line}: {why}.")
 
 
+class ImageNotInspected(Refusal):
+    """One image gets no answer; the reason is the service's own sentence."""
+
+
+class AgentRefuses(Refusal):
+    """An agent that does not answer, or not what was asked."""
+
+    def __init__(self, socket: str, code: str, details: str, what_to_do: str) -> None:
+        super().__init__(f"The agent at {socket} answers {code}: {details.rstrip('.')}. {what_to_do.rstrip('.')}.")
+
+
+class ModelCannotStart(Refusal):
+    """An agent's model did not come to RUNNING."""
+
+    def __init__(self, component: str, status: str, message: str) -> None:
+        super().__init__(
+            f"{component} is {status}, not RUNNING: {message.rstrip('.') or 'the agent does not say why'}. "
+            f"Mend that and try again; `edge-agent verify PACKAGE` tries the same without an agent."
+        )
+
+
 class SettingOutOfRange(Refusal):
     """An option's value is outside what is allowed."""
 
