@@ -23,6 +23,7 @@ COMMANDS = {
     "fit": "make a model package from good images",
     "package": "make a package and a component of a model from elsewhere",
     "verify": "check a package: files, model, self-test",
+    "evaluate": "tell how good a model is, on labelled images",
     "detect": "inspect images with a package, without a server",
     "demo": "the whole way in one command, on drawn parts or on your photos",
 }

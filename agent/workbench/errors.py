@@ -82,6 +82,27 @@ class ImageNotInspected(Refusal):
     """One image gets no answer; the reason is the service's own sentence."""
 
 
+class NoLabelledImages(Refusal):
+    """Nobody has said what is on the images."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__(
+            f"None of the {images} images is labelled, so there is nothing to compare answers with. Put them into "
+            f"'normal/' and 'anomaly/', begin their file names with these words, or give a manifest whose class-name "
+            f"is exactly 'normal' or 'anomaly'. (`edge-agent detect` inspects images without labels.)"
+        )
+
+
+class NothingInspected(Refusal):
+    """The model answered none of the images."""
+
+    def __init__(self, images: int, first_reason: str) -> None:
+        super().__init__(
+            f"None of the {images} labelled images got an answer. The first one: {first_reason} "
+            f"Give images as the model's camera makes them, or a package that takes any size."
+        )
+
+
 class AgentRefuses(Refusal):
     """An agent that does not answer, or not what was asked."""
 
