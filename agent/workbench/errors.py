@@ -103,6 +103,15 @@ class NothingInspected(Refusal):
         )
 
 
+class NoSuchPackage(Refusal):
+    """There is nothing where a package should be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"There is no package {path}. Give the folder or ZIP of one, or, with --agent, the name of a component."
+        )
+
+
 class AgentRefuses(Refusal):
     """An agent that does not answer, or not what was asked."""
 

@@ -25,7 +25,7 @@ def mistakes_sheet(evaluation: Evaluation, title: str) -> Image.Image:
     """The first of them on one sheet: what the model found tinted, what the truth marks in an amber line."""
     shown = worst_first(evaluation.answers)[:SHOWN]
     wrong = sum(not answer.is_right for answer in evaluation.answers)
-    drawn = ", amber line: the truth" if any(_truth_is_drawn(answer) for answer in shown) else ""
+    drawn = "; amber line: the truth, tinted: found" if any(_truth_is_drawn(answer) for answer in shown) else ""
     mistakes = "no mistakes" if wrong == 0 else f"{wrong} mistake{'' if wrong == 1 else 's'}"
     heading = f"{title}: {mistakes} in {len(evaluation.answers)} images{drawn}"
     return contact_sheet([_tile(answer) for answer in shown], min(COLUMNS, len(shown)), heading)

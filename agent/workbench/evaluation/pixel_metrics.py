@@ -54,23 +54,22 @@ class PixelMetrics:
     def classes(self) -> list[ClassMetrics]:
         """Per anomaly type that is drawn or was found, by name; empty where the truth draws none.
 
-        Where one side tells types and the other only `anomaly`, the types count as `anomaly`.
+        Where one side tells types and the other only `anomaly`, all of them are one type.
         """
         if not self._true_types:  # masks of good images alone would show every speck, and nothing that was found
             return []
         names = sorted(self._true_types | self._predicted_types)
         if self._merged:
-            return [self._any.metrics(ANOMALY_TYPE)]
+            return [self._any.metrics(self._merged)]
         return [self._types[name].metrics(name) for name in names]
 
     @property
     def notes(self) -> list[str]:
         """What the reader of the figures should know, a sentence each."""
         if self._merged:
-            model_tells_none = self._predicted_types == {ANOMALY_TYPE}
-            types = ", ".join(sorted(self._true_types if model_tells_none else self._predicted_types))
-            side = "The model tells no types" if model_tells_none else "The truth tells no types"
-            return [f"{side}: {types} count as '{ANOMALY_TYPE}'."]
+            side = "model" if self._predicted_types == {ANOMALY_TYPE} else "truth"
+            types = ", ".join(sorted((self._true_types | self._predicted_types) - {ANOMALY_TYPE}))
+            return [f"The {side} tells no types of anomalies: whatever it marks is compared with {types}."]
         if self._has_masks and not self._true_types:
             return ["The model draws masks, but no anomaly is drawn in the truth: nothing is said of pixels."]
         return [
@@ -84,10 +83,13 @@ class PixelMetrics:
         ]
 
     @property
-    def _merged(self) -> bool:
-        """Whether one side tells types and the other does not."""
-        one, other = self._true_types, self._predicted_types
-        return bool(one and other) and one != other and {ANOMALY_TYPE} in (one, other)
+    def _merged(self) -> str:
+        """The one name for all types where one side tells types and the other does not; empty elsewhere."""
+        true, predicted = self._true_types, self._predicted_types
+        if not true or not predicted or true == predicted or {ANOMALY_TYPE} not in (true, predicted):
+            return ""
+        told = sorted((true | predicted) - {ANOMALY_TYPE})
+        return told[0] if len(told) == 1 else ANOMALY_TYPE
 
 
 class _Sums:

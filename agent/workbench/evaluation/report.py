@@ -53,7 +53,7 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
         [[metrics.true_negatives, counts.false_positives], [counts.false_negatives, counts.true_positives]]
     )
     shares = table / np.maximum(1, table.sum(axis=1, keepdims=True))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.6, aspect="auto")  # never so dark that ink is lost on it
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=2.2, aspect="auto")  # never so dark that ink is lost on it
     names = [["right", "false alarm"], ["missed", "right"]]
     for row, column in np.ndindex(2, 2):
         is_wrong = row != column and table[row, column] > 0

@@ -14,7 +14,7 @@ from agent.images.detection import SCORE_DECIMALS, Detection
 from agent.packages.archive import opened_package
 from agent.packages.package import Package
 from agent.pipeline import Pipeline
-from agent.workbench.errors import ImageNotInspected
+from agent.workbench.errors import ImageNotInspected, NoSuchPackage
 from agent.workbench.inspection.inspector import InspectedModel
 from agent.workbench.packaging.writer import on_all_cores
 
@@ -45,6 +45,13 @@ class PackageInspector:
 
 @contextmanager
 def package_inspector(path: Path) -> Iterator[PackageInspector]:
-    """The inspector of the package at `path`, folder or ZIP, for as long as the block lasts. Raises BadPackage."""
+    """The inspector of the package at `path`, folder or ZIP, for as long as the block lasts.
+
+    Raises:
+        NoSuchPackage: nothing is there.
+        BadPackage: it cannot be served.
+    """
+    if not path.exists():
+        raise NoSuchPackage(path)
     with opened_package(path) as package:
         yield PackageInspector(package)
