@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,11 +94,16 @@ def _evaluate(
     labelled = sum(image.is_anomalous is not None for image in images)
     with _inspector(model, arguments) as inspector:
         name = name or _name_of(inspector, taken)
-        masks = _folder(arguments.output) / f"masks-{name}"
-        with tqdm(total=labelled, unit="image", file=sys.stderr, leave=False, disable=None) as bar:
+        masks = arguments.output / f"masks-{name}"
+        with (
+            _writing_into(arguments.output),
+            tqdm(total=labelled, unit="image", file=sys.stderr, leave=False, disable=None) as bar,
+        ):
             evaluation = evaluate(inspector, images, masks, lambda: bar.update())
     _print(evaluation)
-    print(f"Wrote {', '.join(str(file) for file in _write(evaluation, arguments.output, name))}\n")
+    with _writing_into(arguments.output):
+        files = _write(evaluation, arguments.output, name)
+    print(f"Wrote {', '.join(map(str, files))}\n")
     return evaluation, name
 
 
@@ -148,12 +153,13 @@ def _name_of(inspector: Inspector, taken: str) -> str:
     return name if name != taken else f"{name}-2"
 
 
-def _folder(output: Path) -> Path:
-    """The output folder, made where it is not there. Raises OutputNotWritable."""
+@contextmanager
+def _writing_into(output: Path) -> Iterator[None]:
+    """Makes the output folder where it is not there. Raises OutputNotWritable where it, or a file in it, cannot be."""
     from agent.workbench.errors import OutputNotWritable
 
     try:
         output.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise OutputNotWritable(output, error.strerror or str(error)) from None
-    return output

@@ -119,6 +119,13 @@ class AgentRefuses(Refusal):
         super().__init__(f"The agent at {socket} answers {code}: {details.rstrip('.')}. {what_to_do.rstrip('.')}.")
 
 
+class NoSharedMemory(Refusal):
+    """Shared memory cannot be had."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Shared memory (/dev/shm) cannot be used: {why}. Free some, or leave out --shared-memory.")
+
+
 class ModelCannotStart(Refusal):
     """An agent's model did not come to RUNNING."""
 

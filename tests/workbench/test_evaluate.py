@@ -225,6 +225,15 @@ def test_the_report_draws_the_counts_the_threshold_and_the_curve(folder: Path, t
     assert at_threshold.get_xdata()[0] == at_threshold.get_ydata()[0] == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.01, 0.5, 0.99, 1.0])
+def test_no_bar_of_the_report_is_on_both_sides_of_the_threshold(folder: Path, tmp_path: Path, threshold: float) -> None:
+    draw(folder / "anomaly" / "6.png", 255)
+    scores = report(evaluated(folder, FirstPixel(threshold), tmp_path / "masks"), "bolts").axes[0]
+    bars = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in scores.patches]
+    assert all(right <= threshold + 1e-9 or left >= threshold - 1e-9 for left, right in bars)
+    assert sum(patch.get_height() for patch in scores.patches) == 6
+
+
 @pytest.mark.parametrize(("kind", "red"), [("normal", 20), ("anomaly", 200)])
 def test_a_report_of_one_class_says_what_is_missing(tmp_path: Path, kind: str, red: int) -> None:
     draw(tmp_path / f"{kind}-1.png", red)

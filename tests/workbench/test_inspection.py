@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from agent.wire import edge_agent_pb2 as wire
-from agent.workbench.errors import AgentRefuses, ImageNotInspected, ModelCannotStart
+from agent.workbench.errors import AgentRefuses, ImageNotInspected, ModelCannotStart, NoSharedMemory
+from agent.workbench.inspection import segment
 from agent.workbench.inspection.agent_inspector import agent_inspector
 from agent.workbench.inspection.package_inspector import package_inspector
 from tests.support.agent_process import AgentProcess, status, wait_for
@@ -144,3 +145,9 @@ def test_no_segment_is_left_behind(served) -> None:
         inspector.inspect(grey(255, WIDTH, HEIGHT))
         assert list(Path("/dev/shm").glob(f"edge-agent-evaluate-{os.getpid()}-*"))
     assert not list(Path("/dev/shm").glob(f"edge-agent-evaluate-{os.getpid()}-*"))
+
+
+def test_no_room_in_shared_memory_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "SHARED_MEMORY", tmp_path / "absent")
+    with pytest.raises(NoSharedMemory, match=r"No such file or directory\. Free some, or leave out --shared-memory"):
+        segment.Segment(group=None)

@@ -24,10 +24,9 @@ def worst_first(answers: Sequence[Answer]) -> list[Answer]:
 def mistakes_sheet(evaluation: Evaluation, title: str) -> Image.Image:
     """The first of them on one sheet: what the model found tinted, what the truth marks in an amber line."""
     shown = worst_first(evaluation.answers)[:SHOWN]
-    wrong = sum(not answer.is_right for answer in evaluation.answers)
-    drawn = "; amber line: the truth, tinted: found" if any(_truth_is_drawn(answer) for answer in shown) else ""
-    mistakes = "no mistakes" if wrong == 0 else f"{wrong} mistake{'' if wrong == 1 else 's'}"
-    heading = f"{title}: {mistakes} in {len(evaluation.answers)} images{drawn}"
+    heading = f"{title}: {_what_is_shown(evaluation, len(shown))}"
+    if any(answer.image.mask is not None and answer.image.mask.file is not None for answer in shown):
+        heading += " (amber line: the truth; tinted: found)"
     return contact_sheet([_tile(answer) for answer in shown], min(COLUMNS, len(shown)), heading)
 
 
@@ -43,8 +42,12 @@ def _order(answer: Answer) -> tuple[bool, float, str]:
     return answer.is_right, distance if answer.is_right else -distance, str(answer.image.path)
 
 
-def _truth_is_drawn(answer: Answer) -> bool:
-    return answer.image.mask is not None and answer.image.mask.file is not None
+def _what_is_shown(evaluation: Evaluation, shown: int) -> str:
+    wrong = sum(not answer.is_right for answer in evaluation.answers)
+    counted = f"{wrong or 'no'} mistake{'' if wrong == 1 else 's'} in {len(evaluation.answers)} images"
+    if wrong > shown:
+        return f"{counted}, the worst {shown}"
+    return counted if wrong == shown else f"{counted}; the closest calls{' follow' if wrong else ''}"
 
 
 def _tile(answer: Answer) -> Tile:

@@ -36,14 +36,20 @@ def _draw_scores(axes: Axes, evaluation: Evaluation) -> None:
     by_class = [scores[~truth], scores[truth]]
     labels = [f"normal ({by_class[0].size})", f"anomalous ({by_class[1].size})"]
     colours = [NORMAL_COLOUR, ANOMALOUS_COLOUR]
-    edges = np.linspace(0, 1, BINS + 1)
-    axes.hist(by_class, edges.tolist(), stacked=True, color=colours, label=labels, edgecolor=PAPER, linewidth=0.8)
+    axes.hist(by_class, _edges(threshold), stacked=True, color=colours, label=labels, edgecolor=PAPER, linewidth=0.8)
     axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.4, label=f"threshold {threshold:g}")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(top=axes.get_ylim()[1] * 1.12)
     _dress(axes, "Anomaly scores", "score", "images")
     axes.set_xlim(0, 1)
     axes.legend(frameon=False, fontsize=10)
+
+
+def _edges(threshold: float) -> list[float]:
+    """Of the bars: the threshold is one of them, so that no bar is on both sides of it."""
+    below = min(BINS - 1, max(1, round(BINS * threshold)))
+    edges = [*np.linspace(0, threshold, below + 1), *np.linspace(threshold, 1, BINS - below + 1)]
+    return sorted(set(map(float, edges)))
 
 
 def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
