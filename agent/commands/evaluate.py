@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.workbench.dataset.labelled_images import LabelledImage
+    from agent.workbench.evaluation.client_rules import ClientRules
     from agent.workbench.evaluation.evaluation import Evaluation
     from agent.workbench.inspection.inspector import Inspector
 
@@ -46,6 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="what the files are called after (default: the model's name and version)")
     parser.add_argument("--compare", metavar="OTHER", help="a second MODEL on the same images, side by side")
+    rules = parser.add_argument_group("a client's own rules: what it would reject, as a table of its own")
+    rules.add_argument("--reject-confidence", type=float, metavar="X", help="anomalous with at least this confidence")
+    rules.add_argument(
+        "--reject-area",
+        action="append",
+        default=[],
+        metavar="TYPE=FRACTION",
+        help="... and this type covers more of the image; may be given several times",
+    )
+    rules.add_argument("--reject-types", type=int, metavar="N", help="... or it shows more than N anomaly types")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,22 +80,52 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.name is not None and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", arguments.name):
         allowed = "1 to 100 letters, digits, '.', '-' and '_', not starting with a dot"
         raise SettingOutOfRange("--name", arguments.name, allowed)
+    rules = _client_rules(arguments)
     if arguments.shared_memory and arguments.agent is None:
         raise SettingOutOfRange("--shared-memory", "given", "given together with --agent")
     images = labelled_images(arguments.source, arguments.root)
 
-    first = _evaluate(arguments.model, images, arguments, arguments.name, taken="")
+    first = _evaluate(arguments.model, images, arguments, arguments.name, rules)
     evaluations = [first[0]]
     if arguments.compare is not None:
-        second = _evaluate(arguments.compare, images, arguments, None, taken=first[1])
+        second = _evaluate(arguments.compare, images, arguments, None, rules, taken=first[1])
         evaluations.append(second[0])
         print(f"{comparison(*evaluations)}\n")
     print("Look first at the pictures named Mistakes-... and Report-...")
     return 1 if any(evaluation.refused for evaluation in evaluations) else 0
 
 
+def _client_rules(arguments: argparse.Namespace) -> ClientRules | None:
+    """The rules that were given; None where none were. Raises SettingOutOfRange."""
+    from agent.workbench.errors import SettingOutOfRange
+    from agent.workbench.evaluation.client_rules import ClientRules
+
+    confidence, types = arguments.reject_confidence, arguments.reject_types
+    if confidence is not None and not 0 <= confidence <= 1:
+        raise SettingOutOfRange("--reject-confidence", confidence, "0 to 1")
+    if types is not None and types < 0:
+        raise SettingOutOfRange("--reject-types", types, "0 or more")
+    areas = {}
+    for given in arguments.reject_area:
+        name, _, limit = given.rpartition("=")
+        try:
+            areas[name] = float(limit)
+        except ValueError:
+            name = ""
+        if not name or not 0 <= areas[name] <= 1:
+            raise SettingOutOfRange("--reject-area", given, "TYPE=FRACTION, the fraction 0 to 1, such as scratch=0.01")
+    if confidence is None and types is None and not areas:
+        return None
+    return ClientRules(confidence or 0.0, areas, types)
+
+
 def _evaluate(
-    model: str, images: Sequence[LabelledImage], arguments: argparse.Namespace, name: str | None, taken: str
+    model: str,
+    images: Sequence[LabelledImage],
+    arguments: argparse.Namespace,
+    name: str | None,
+    rules: ClientRules | None,
+    taken: str = "",
 ) -> tuple[Evaluation, str]:
     """The evaluation of one model, printed and written; and the name of its files, which is not `taken`."""
     from tqdm import tqdm
@@ -100,7 +141,7 @@ def _evaluate(
             tqdm(total=labelled, unit="image", file=sys.stderr, leave=False, disable=None) as bar,
         ):
             evaluation = evaluate(inspector, images, masks, lambda: bar.update())
-    _print(evaluation)
+    _print(evaluation, rules)
     with _writing_into(arguments.output):
         files = _write(evaluation, arguments.output, name)
     print(f"Wrote {', '.join(map(str, files))}\n")
@@ -116,7 +157,7 @@ def _inspector(model: str, arguments: argparse.Namespace) -> AbstractContextMana
     return agent_inspector(model, arguments.agent, arguments.shared_memory, lambda told: print(told, file=sys.stderr))
 
 
-def _print(evaluation: Evaluation) -> None:
+def _print(evaluation: Evaluation, rules: ClientRules | None) -> None:
     from agent.workbench.evaluation import tables
 
     print(f"{tables.summary(evaluation)}\n")
@@ -126,6 +167,8 @@ def _print(evaluation: Evaluation) -> None:
         print("Every verdict is right.\n")
     else:
         print(f"{tables.mistakes_table(evaluation)}\n")
+    if rules is not None:
+        print(f"{tables.client_table(evaluation, rules)}\n")
     for note in evaluation.notes:
         print(f"Note: {note}")
     for sentence in [*tables.left_out(evaluation), *evaluation.warnings]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from agent.workbench.evaluation.client_rules import ClientRules
 from agent.workbench.evaluation.comparison import changed_verdicts, differences
 from agent.workbench.evaluation.evaluation import Answer, Evaluation
+from agent.workbench.evaluation.metrics import ImageMetrics
 from agent.workbench.evaluation.mistakes import kind_of, worst_first
 
 SHOWN = 10
@@ -25,13 +27,6 @@ def summary(evaluation: Evaluation) -> str:
     head = f"{title(evaluation)}: {len(evaluation.answers)} images, {normal} normal and {anomalous} anomalous"
     if model.arn:
         head += f"\n{model.arn}"
-    confusion = tabulate(
-        [
-            ("truth: normal", metrics.true_negatives, counts.false_positives),
-            ("truth: anomalous", counts.false_negatives, counts.true_positives),
-        ],
-        headers=["", "called normal", "called anomalous"],
-    )
     figures = tabulate(
         [
             ("precision", counts.precision, "of those called anomalous, this fraction is"),
@@ -43,7 +38,17 @@ def summary(evaluation: Evaluation) -> str:
         headers=["figure", f"at {evaluation.threshold:g}", ""],
         floatfmt=".4f",
     )
-    return f"{head}\n\n{confusion}\n\n{figures}"
+    return f"{head}\n\n{_confusion(metrics, 'called normal', 'called anomalous')}\n\n{figures}"
+
+
+def client_table(evaluation: Evaluation, rules: ClientRules) -> str:
+    """What a client with rules of its own makes of the answers."""
+    metrics = rules.metrics(evaluation)
+    counts = metrics.counts
+    return (
+        f"A client that rejects what is {rules}:\n\n{_confusion(metrics, 'passed', 'rejected')}\n\n"
+        f"precision {counts.precision:.4f}, recall {counts.recall:.4f}, F1 {counts.f1:.4f}"
+    )
 
 
 def title(evaluation: Evaluation) -> str:
@@ -101,6 +106,15 @@ def left_out(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.refused:
         paths = [path for path, _ in evaluation.refused]
         yield f"Left out, because the model gave no answer: {_named(paths)}. The first one: {evaluation.refused[0][1]}"
+
+
+def _confusion(metrics: ImageMetrics, negative: str, positive: str) -> str:
+    counts = metrics.counts
+    rows = [
+        ("truth: normal", metrics.true_negatives, counts.false_positives),
+        ("truth: anomalous", counts.false_negatives, counts.true_positives),
+    ]
+    return tabulate(rows, headers=["", negative, positive])
 
 
 def _named(paths: Sequence[Path]) -> str:
