@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,11 +85,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise SettingOutOfRange("--shared-memory", "given", "given together with --agent")
     images = labelled_images(arguments.source, arguments.root)
 
-    first = _evaluate(arguments.model, images, arguments, arguments.name, rules)
-    evaluations = [first[0]]
-    if arguments.compare is not None:
-        second = _evaluate(arguments.compare, images, arguments, None, rules, taken=first[1])
-        evaluations.append(second[0])
+    with ExitStack() as stack:
+        models = [arguments.model] if arguments.compare is None else [arguments.model, arguments.compare]
+        inspectors = [stack.enter_context(_inspector(model, arguments)) for model in models]
+        names = _names(inspectors, arguments.name)
+        evaluations = [
+            _evaluate(inspector, images, arguments.output, name, rules)
+            for inspector, name in zip(inspectors, names, strict=True)
+        ]
+    if len(evaluations) == 2:
         print(f"{comparison(*evaluations)}\n")
     print("Look first at the pictures named Mistakes-... and Report-...")
     return 1 if any(evaluation.refused for evaluation in evaluations) else 0
@@ -120,32 +124,24 @@ def _client_rules(arguments: argparse.Namespace) -> ClientRules | None:
 
 
 def _evaluate(
-    model: str,
-    images: Sequence[LabelledImage],
-    arguments: argparse.Namespace,
-    name: str | None,
-    rules: ClientRules | None,
-    taken: str = "",
-) -> tuple[Evaluation, str]:
-    """The evaluation of one model, printed and written; and the name of its files, which is not `taken`."""
+    inspector: Inspector, images: Sequence[LabelledImage], output: Path, name: str, rules: ClientRules | None
+) -> Evaluation:
+    """The evaluation of one model, printed, and written to files called after `name`."""
     from tqdm import tqdm
 
     from agent.workbench.evaluation.evaluation import evaluate
 
     labelled = sum(image.is_anomalous is not None for image in images)
-    with _inspector(model, arguments) as inspector:
-        name = name or _name_of(inspector, taken)
-        masks = arguments.output / f"masks-{name}"
-        with (
-            _writing_into(arguments.output),
-            tqdm(total=labelled, unit="image", file=sys.stderr, leave=False, disable=None) as bar,
-        ):
-            evaluation = evaluate(inspector, images, masks, lambda: bar.update())
+    with (
+        _writing_into(output),
+        tqdm(total=labelled, unit="image", file=sys.stderr, leave=False, disable=None) as bar,
+    ):
+        evaluation = evaluate(inspector, images, output / f"masks-{name}", lambda: bar.update())
     _print(evaluation, rules)
-    with _writing_into(arguments.output):
-        files = _write(evaluation, arguments.output, name)
+    with _writing_into(output):
+        files = _write(evaluation, output, name)
     print(f"Wrote {', '.join(map(str, files))}\n")
-    return evaluation, name
+    return evaluation
 
 
 def _inspector(model: str, arguments: argparse.Namespace) -> AbstractContextManager[Inspector]:
@@ -189,11 +185,15 @@ def _write(evaluation: Evaluation, output: Path, name: str) -> list[Path]:
     return [*files, page, sheet, *([masks] if masks.is_dir() else [])]
 
 
-def _name_of(inspector: Inspector, taken: str) -> str:
-    """A file name of the model's name and version."""
-    model = inspector.model
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model.name}-{model.version}").strip("-._")[:100] or "model"
-    return name if name != taken else f"{name}-2"
+def _names(inspectors: Sequence[Inspector], given: str | None) -> list[str]:
+    """What the files of each model are called after: `given` for the first, else name and version; no name twice."""
+    names: list[str] = []
+    for inspector in inspectors:
+        model = inspector.model
+        own = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model.name}-{model.version}").strip("-._")[:100] or "model"
+        name = own if names or given is None else given
+        names.append(name if name not in names else f"{name}-2")
+    return names
 
 
 @contextmanager

@@ -379,6 +379,7 @@ def test_an_image_of_another_size_is_named_and_the_exit_code_tells(
     ("arguments", "sentence"),
     [
         (["nothing", "images"], "There is no package nothing"),
+        (["package", "images", "--compare", "nothing"], "There is no package nothing"),
         (["package", "nowhere"], "No images found in nowhere"),
         (["package", "images", "--name", "a/b"], "--name is a/b"),
         (["package", "images", "--shared-memory"], "--agent"),
