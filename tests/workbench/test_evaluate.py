@@ -111,6 +111,19 @@ def test_unlabelled_images_and_those_that_the_model_refuses_are_named_and_left_o
     assert len(inspected) == 2
 
 
+def test_a_damaged_image_or_mask_costs_only_itself(masked: Path, tmp_path: Path) -> None:
+    whole = draw(masked / "anomaly" / "3.png", 200).read_bytes()
+    (masked / "anomaly" / "3.png").write_bytes(whole[: len(whole) - 30])
+    draw(masked / "anomaly" / "4.png", 200)
+    draw(masked / "masks" / "4.png", 200, size=(64, 64))
+    evaluation = evaluated(masked, FirstPixel(), tmp_path / "masks")
+    assert [(path.name, why.split(".png")[1][:20]) for path, why in evaluation.refused] == [
+        ("3.png", " cannot be read as a"),
+        ("4.png", " is 64x64, but its i"),
+    ]
+    assert [answer.image.path.name for answer in evaluation.answers] == ["1.png", "2.png"]
+
+
 def test_nothing_to_compare_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "photo.png", 20)
     with pytest.raises(NoLabelledImages, match=r"None of the 1 images is labelled.*'normal/' and 'anomaly/'"):
@@ -372,7 +385,7 @@ def test_an_image_of_another_size_is_named_and_the_exit_code_tells(
         draw(tmp_path / "images" / path, 255, size=size)
     Image.fromarray(grey(200)).save(tmp_path / "images" / "photo.png")
     assert run("evaluate", tiny / "package", tmp_path / "images", "--output", tmp_path / "out") == 1
-    assert "the model gave no answer: 2.png. The first one: The image is 80 x 80" in capsys.readouterr().err
+    assert "they could not be compared: 2.png. The first one: The image is 80 x 80" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from agent.workbench.errors import AgentRefuses, ImageNotInspected, ModelCannotS
 from agent.workbench.inspection import segment
 from agent.workbench.inspection.agent_inspector import agent_inspector
 from agent.workbench.inspection.package_inspector import package_inspector
-from tests.support.agent_process import AgentProcess, status, wait_for
+from tests.support.agent_process import AgentProcess, names, status, wait_for
 from tests.support.packages import HEIGHT, WIDTH, changed, constant_score_model, grey, make_package, zip_package
 
 ARN = "arn:aws:lookoutvision:eu-central-1:123456789012:model/tiny/1"
@@ -151,3 +151,14 @@ def test_no_room_in_shared_memory_says_what_to_do(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(segment, "SHARED_MEMORY", tmp_path / "absent")
     with pytest.raises(NoSharedMemory, match=r"No such file or directory\. Free some, or leave out --shared-memory"):
         segment.Segment(group=None)
+
+
+def test_an_agent_that_restarts_costs_no_image(tmp_path: Path) -> None:
+    with AgentProcess() as agent:
+        agent.register("spots", make_package(tmp_path / "spots"))
+        wait_for("the model to be listed", lambda: names(agent.stub()) == ["spots"])
+        with agent_inspector("spots", str(agent.socket), True, silent) as inspector:
+            before = inspector.inspect(spotted())
+            agent.kill()
+            agent.launch()  # and does not wait for it
+            assert inspector.inspect(spotted()).score == before.score

@@ -12,7 +12,14 @@ from PIL import Image
 
 from agent.images.detection import Detection
 from agent.workbench.dataset.labelled_images import LabelledImage
-from agent.workbench.errors import ImageNotInspected, NoLabelledImages, NothingInspected
+from agent.workbench.errors import (
+    ImageNotInspected,
+    ImageSizeNotAllowed,
+    MaskDiffersInSize,
+    NoLabelledImages,
+    NothingInspected,
+    UnreadableImage,
+)
 from agent.workbench.evaluation.metrics import ImageMetrics, image_metrics
 from agent.workbench.evaluation.pixel_metrics import ClassMetrics, PixelMetrics, masks_of_labels, masks_of_regions
 from agent.workbench.inspection.inspector import InspectedModel, Inspector
@@ -47,7 +54,7 @@ class Evaluation:
     unlabelled: Sequence[Path]
     """Images of which nobody has said what they are; left out."""
     refused: Sequence[tuple[Path, str]]
-    """Images that got no answer, and why."""
+    """Images that the model does not answer, or that cannot be read, or their masks; and why."""
     classes: Sequence[ClassMetrics]
     """Per anomaly type; empty where the truth draws none, or the model has no masks."""
     pixel_notes: Sequence[str]
@@ -104,7 +111,6 @@ def evaluate(
     Raises:
         NoLabelledImages: none of the images has a label.
         NothingInspected: none of them got an answer.
-        UnreadableImage, MaskDiffersInSize: an image or a mask of the truth cannot be used.
         Refusal: the inspector cannot go on.
     """
     labelled = [image for image in images if image.is_anomalous is not None]
@@ -116,23 +122,19 @@ def evaluate(
     names = _FreeNames(masks)
     for image in labelled:
         try:
+            truth = None if image.mask is None else masks_of_labels(image.mask.labels, image.mask.names)
             detection = inspector.inspect(image.pixels)
-        except ImageNotInspected as refusal:
+        except (ImageNotInspected, UnreadableImage, ImageSizeNotAllowed, MaskDiffersInSize) as refusal:
             refused.append((image.path, str(refusal)))
         else:
             answers.append(Answer(image, replace(detection, mask=None), _keep(detection, names, image.path)))
-            _compare_pixels(image, detection, pixels)
+            if truth is not None and detection.mask is not None:
+                pixels.add(truth, masks_of_regions(detection.mask, detection.regions))
         progress()
     if not answers:
         raise NothingInspected(len(refused), refused[0][1])
     unlabelled = [image.path for image in images if image.is_anomalous is None]
     return Evaluation(inspector.model, answers, unlabelled, refused, pixels.classes, pixels.notes)
-
-
-def _compare_pixels(image: LabelledImage, detection: Detection, pixels: PixelMetrics) -> None:
-    if image.mask is not None and detection.mask is not None:
-        truth = masks_of_labels(image.mask.labels, image.mask.names)
-        pixels.add(truth, masks_of_regions(detection.mask, detection.regions))
 
 
 def _keep(detection: Detection, names: _FreeNames, image: Path) -> Path | None:

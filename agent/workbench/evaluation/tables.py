@@ -105,7 +105,7 @@ def left_out(evaluation: Evaluation) -> Iterator[str]:
         yield f"Left out, because nobody has labelled them: {_named(evaluation.unlabelled)}."
     if evaluation.refused:
         paths = [path for path, _ in evaluation.refused]
-        yield f"Left out, because the model gave no answer: {_named(paths)}. The first one: {evaluation.refused[0][1]}"
+        yield f"Left out, because they could not be compared: {_named(paths)}. The first one: {evaluation.refused[0][1]}"
 
 
 def _confusion(metrics: ImageMetrics, negative: str, positive: str) -> str:
