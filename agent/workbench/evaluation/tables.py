@@ -104,8 +104,8 @@ def left_out(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.unlabelled:
         yield f"Left out, because nobody has labelled them: {_named(evaluation.unlabelled)}."
     if evaluation.refused:
-        paths = [path for path, _ in evaluation.refused]
-        yield f"Left out, because they could not be compared: {_named(paths)}. The first one: {evaluation.refused[0][1]}"
+        named, first_reason = _named([path for path, _ in evaluation.refused]), evaluation.refused[0][1]
+        yield f"Left out, because they could not be compared: {named}. The first one: {first_reason}"
 
 
 def _confusion(metrics: ImageMetrics, negative: str, positive: str) -> str:
