@@ -65,7 +65,9 @@ def _decoded(file: Path, mode: str) -> NDArray[np.uint8]:
         with _opened(file) as image:
             if image.mode.startswith(DEEP_MODES):
                 raise UnreadableImage(file, "it has more than 8 bits per sample; convert it to 8 as the camera will")
-            return np.asarray(image.convert(mode))
+            # Pillow warns where the transparency of a palette is dropped on the way; here it is meant.
+            flat = image.convert("RGBA") if image.mode == "P" else image
+            return np.asarray(flat.convert(mode))
     except _BROKEN_FILE as error:
         raise UnreadableImage(file, _why(error)) from None
 
