@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
+import agent.models.registry as registry_module
 from agent.errors import BadComponentName
 from agent.models.registry import (
-    MAX_BYTES,
     Record,
     Registry,
     RegistryWatch,
@@ -18,6 +18,7 @@ from agent.models.registry import (
     remove_record,
     write_record,
 )
+from agent.models.small_files import MAX_BYTES
 from tests.support.agent_process import wait_for
 
 PATIENCE = 10.0
@@ -245,12 +246,11 @@ def test_a_pipe_in_the_registry_does_not_stop_the_agent(directory, package):
 def test_a_record_that_has_not_changed_is_not_read_again(directory, package, monkeypatch):
     write_record(directory, record("a", package))
     write_record(directory, record("b", package))
-    registry = Registry(directory)
-    read = []
-    parse = Registry._parse
+    read, parse = [], registry_module._parsed
     monkeypatch.setattr(
-        Registry, "_parse", lambda self, path, component: read.append(component) or parse(self, path, component)
+        registry_module, "_parsed", lambda component, content: read.append(component) or parse(component, content)
     )
+    registry = Registry(directory)
     registry.records()
     write_record(directory, record("b", package, version="2.0.0"))
     assert registry.records()["b"].version == "2.0.0"
@@ -269,11 +269,15 @@ def test_a_thousand_bad_records_do_not_hide_the_good_one(directory, package, cap
 # --- the watch
 
 
+def records_into(reports):
+    return lambda records, thresholds: reports.put(records)
+
+
 @pytest.fixture
 def watched(directory):
     """Reports of a watch as a queue; the watch ends with the test."""
     reports = queue.Queue()
-    watch = RegistryWatch(Registry(directory), reports.put, interval=0.005)
+    watch = RegistryWatch(Registry(directory), records_into(reports), interval=0.005)
     watch.start()
     yield reports
     watch.stop()
@@ -287,7 +291,7 @@ def next_report(reports):
 def test_the_watch_reports_what_is_there_at_the_start_before_start_returns(directory, package):
     write_record(directory, record("a", package))
     reports = queue.Queue()
-    watch = RegistryWatch(Registry(directory), reports.put, interval=3600)
+    watch = RegistryWatch(Registry(directory), records_into(reports), interval=3600)
     watch.start()
     assert next_report(reports) == {"a": "1.0.0"}
     assert reports.empty()
@@ -325,7 +329,7 @@ def test_the_watch_says_nothing_while_nothing_changes(directory, package):
             return found
 
     reports = queue.Queue()
-    watch = RegistryWatch(Counted(directory), reports.put, interval=0.001)
+    watch = RegistryWatch(Counted(directory), records_into(reports), interval=0.001)
     watch.start()
     for _ in range(6):
         assert looks.acquire(timeout=PATIENCE)
@@ -336,7 +340,7 @@ def test_the_watch_says_nothing_while_nothing_changes(directory, package):
 def test_the_watch_goes_on_after_a_failure(directory, package, caplog):
     reports = queue.Queue()
 
-    def stumble(records):
+    def stumble(records, thresholds):
         reports.put(records)
         if list(records) == ["a"]:
             raise RuntimeError("the fleet stumbled")
@@ -369,7 +373,7 @@ def test_a_registry_that_cannot_be_looked_at_is_not_an_empty_one(tmp_path, caplo
     (tmp_path / "package").mkdir()
     write_record(tmp_path, Record("a", "1.0.0", str(tmp_path / "package")))
     registry, reports = Away(tmp_path), []
-    watch = RegistryWatch(registry, reports.append, 0.001)
+    watch = RegistryWatch(registry, lambda records, thresholds: reports.append(records), 0.001)
     watch.start()
     try:
         registry.away = True
