@@ -6,9 +6,13 @@ import argparse
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.errors import Refusal
 from agent.settings import environment_name_of
+
+if TYPE_CHECKING:
+    from agent.models.device_threshold import ThresholdFile
 
 
 class SameVersionDiffers(Refusal):
@@ -95,16 +99,31 @@ def _unpacked(archive: Path, component: str, registry: Path) -> Path:
 
 
 def _remove(component: str, registry: Path) -> int:
-    from agent.models.registry import remove_record
+    from agent.models.registry import Registry, remove_record
 
     try:
         remove_record(registry, component)
     except FileNotFoundError:
         raise NoSuchRecord(component) from None
+    _remove_threshold(Registry(registry).thresholds().get(component), component, registry)
     # What was unpacked on registering goes with the record; a folder that was used in place stays.
     shutil.rmtree(_packages_of(registry, component), ignore_errors=True)
     print(f"{component} is removed from {registry}.")
     return 0
+
+
+def _remove_threshold(on_device: ThresholdFile | None, component: str, registry: Path) -> None:
+    """A model that comes back under this name starts with its package's threshold. The log of changes stays: why a part
+    was passed last month is asked of models, too, that have left since."""
+    from agent.models.device_threshold import DeviceThreshold
+    from agent.models.threshold_change import ThresholdChange, drop_threshold, now, user
+
+    if on_device is None:
+        return
+    version, old = "", None
+    if isinstance(on_device, DeviceThreshold):
+        version, old = on_device.version, on_device.threshold
+    drop_threshold(registry, ThresholdChange(now(), user(os.environ), "removed", component, version, old, None))
 
 
 def _list(registry: Path) -> int:
