@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.commands.tune.setting import put_in_force
-from agent.commands.tune.subject import Subject, component_of
+from agent.commands.tune.subject import component_of
 from agent.models.device_threshold import Measured
 from agent.models.registry import Registry, check_component_name
 from agent.models.threshold_change import ThresholdChange, drop_threshold, history, log_of, now, user

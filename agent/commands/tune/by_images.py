@@ -56,10 +56,12 @@ class ScoreDoesNotDecide(Refusal):
 
 
 class AnotherVersionServes(Refusal):
-    def __init__(self, subject: Subject, version: str) -> None:
+    """A threshold is worth nothing for another version than the one that gave the scores."""
+
+    def __init__(self, registered: str, answers: str) -> None:
         super().__init__(
-            f"The agent answered with version {version}, but {subject} is registered; see its status_message for the "
-            "reason, and tune when the version you mean serves."
+            f"Version {registered} is registered, but the agent answered with version {answers}. Its status_message "
+            "says why; tune when the version you mean serves."
         )
 
 
@@ -85,8 +87,8 @@ def tune(arguments: argparse.Namespace, registry: Path) -> int:
             raise ScoreDoesNotDecide(subject)
         images = labelled_images(arguments.source, arguments.root)
         with _inspector(arguments, subject) as inspector:
-            inspected = _inspect(images, inspector, combination)
-            _check_version(inspector, subject)
+            version = subject.version if arguments.agent else None
+            inspected = _inspect(images, inspector, combination, version)
         _say_what_was_left_out(inspected)
         if not inspected.good or not inspected.anomalous:
             raise ImagesOfOneKind(arguments.source, len(inspected.good), len(inspected.anomalous))
@@ -139,7 +141,10 @@ def _inspector(arguments: argparse.Namespace, subject: Subject) -> Iterator[Insp
         yield PackageInspector(subject.package)
 
 
-def _inspect(images: list[LabelledImage], inspector: Inspector, combination: Combination) -> Inspected:
+def _inspect(
+    images: list[LabelledImage], inspector: Inspector, combination: Combination, version: str | None
+) -> Inspected:
+    """`version`: of which each answer has to be; an agent may get an update at any time."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -155,17 +160,12 @@ def _inspect(images: list[LabelledImage], inspector: Inspector, combination: Com
         except ImageNotInspected as refusal:
             inspected.unanswered.append((image.path, str(refusal)))
             continue
+        if version is not None and inspector.model.version != version:
+            raise AnotherVersionServes(version, inspector.model.version)
         # Beside background there is a region for every type that the mask shows.
         score = deciding_score(detection.score, len(detection.regions) > 1, combination)
         (inspected.anomalous if image.is_anomalous else inspected.good).append(score)
     return inspected
-
-
-def _check_version(inspector: Inspector, subject: Subject) -> None:
-    """A threshold is worth nothing for another version than the one that gave the scores."""
-    answered = inspector.model.version
-    if subject.record is not None and answered not in ("", subject.version):
-        raise AnotherVersionServes(subject, answered)
 
 
 def _say_what_was_left_out(inspected: Inspected) -> None:

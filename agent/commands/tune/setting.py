@@ -37,6 +37,7 @@ def put_in_force(
     set_threshold(registry, change)
     print(
         f"Threshold {threshold:.4f} is set for {subject} on this device, in place of {change.old:.4f} "
-        f"(the package says {subject.package.manifest.decision.threshold:.4f}). A running agent follows within a second."
+        f"(the package says {subject.package.manifest.decision.threshold:.4f})."
     )
-    print(f"Back: edge-agent tune {record.component} --reset")
+    print("A running agent follows within a second.")
+    print(f"To take it back: edge-agent tune {record.component} --reset")
