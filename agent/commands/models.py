@@ -129,14 +129,19 @@ def _remove_threshold(on_device: ThresholdFile | None, component: str, registry:
 def _list(registry: Path) -> int:
     from tabulate import tabulate
 
+    from agent.models.device_threshold import remark
     from agent.models.registry import Registry
     from agent.packages.package import read_package
 
     rows = []
-    for component, record in Registry(registry).records().items():
+    registered = Registry(registry)
+    thresholds = registered.thresholds()
+    for component, record in registered.records().items():
         try:
             manifest = read_package(Path(record.path)).manifest
             state = f"{manifest.task}, {manifest.image.width} x {manifest.image.height}"
+            if said := remark(record.version, manifest.decision.threshold, thresholds.get(component)):
+                state += f"; {said}"
         except Refusal as refusal:
             state = str(refusal)
         rows.append((component, record.version, state, record.path))

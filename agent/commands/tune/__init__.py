@@ -14,6 +14,11 @@ from pathlib import Path
 from agent.errors import Refusal
 from agent.settings import DEFAULT_SOCKET, environment_name_of
 
+DESCRIPTION = """\
+Sets the threshold of a component on this device, in place of its package's. The package stays as it is; a running
+agent follows within a second, without a restart. It holds for the version it was measured for: an update brings its
+own threshold. Every change leaves a line in a log.
+"""
 EXAMPLES = """\
 examples:
   edge-agent tune plate photos/ --max-false-reject 0.5%    at most 5 of 1000 good parts are rejected
@@ -38,11 +43,7 @@ class ImagesNotNeeded(Refusal):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Sets the threshold of a component on this device, in place of its package's. The package stays as it is; a "
-        "running agent follows within a second, without a restart. It holds for the version it was measured for: an "
-        "update brings its own threshold. Every change leaves a line in a log."
-    )
+    parser.description = DESCRIPTION
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ from agent.workbench.tuning import (
     LabelledScores,
     MaxFalseReject,
     MaxMiss,
-    Outcome,
     Target,
     deciding_score,
     images_needed,
@@ -186,7 +186,9 @@ def _show(subject: Subject, scores: LabelledScores, threshold: float) -> None:
         ("threshold", f"{subject.in_force:.4f}", f"{threshold:.4f}"),
         ("false rejects", _share(old.false_rejects, old.good), _share(new.false_rejects, new.good)),
         ("misses", _share(old.misses, old.anomalous), _share(new.misses, new.anomalous)),
-        *((name, _figure(old, name), _figure(new, name)) for name in ("precision", "recall", "f1")),
+        ("precision", _figure(old.precision), _figure(new.precision)),
+        ("recall", _figure(old.recall), _figure(new.recall)),
+        ("F1", _figure(old.f1), _figure(new.f1)),
     ]
     print(tabulate(rows, headers=["", "now", "tuned"], disable_numparse=True), end="\n\n")
 
@@ -195,8 +197,8 @@ def _share(part: int, whole: int) -> str:
     return f"{part} of {whole} ({part / whole:.1%})"
 
 
-def _figure(outcome: Outcome, name: str) -> str:
-    return f"{float(getattr(outcome, name)):.4f}"
+def _figure(value: Fraction) -> str:
+    return f"{float(value):.4f}"
 
 
 def _warn(scores: LabelledScores, target: Target | None, threshold: float) -> None:
@@ -209,11 +211,16 @@ def _warn(scores: LabelledScores, target: Target | None, threshold: float) -> No
         _say("Warning: every image reaches this threshold; it calls everything anomalous.")
     if min(outcome.good, outcome.anomalous) < ADVISED:
         _say(f"Warning: use at least {ADVISED} good and {ADVISED} anomalous images; single ones decide otherwise.")
-    if isinstance(target, MaxFalseReject | MaxMiss):
-        count, kind = (outcome.good, "good") if isinstance(target, MaxFalseReject) else (outcome.anomalous, "anomalous")
-        needed = images_needed(target.limit)
-        if count < needed:
-            _say(f"{count} {kind} images cannot show {target}: it takes {needed}. Here it means none at all.")
+    if isinstance(target, MaxFalseReject):
+        _warn_of_granularity(target, outcome.good, "good")
+    elif isinstance(target, MaxMiss):
+        _warn_of_granularity(target, outcome.anomalous, "anomalous")
+
+
+def _warn_of_granularity(target: MaxFalseReject | MaxMiss, count: int, kind: str) -> None:
+    needed = images_needed(target.limit)
+    if count < needed:
+        _say(f"With {count} {kind} images {target} means none at all; it takes {needed} to allow one.")
 
 
 def _say(text: str) -> None:
