@@ -10,6 +10,7 @@ import pytest
 
 import agent.models.registry as registry_module
 from agent.errors import BadComponentName
+from agent.models.device_threshold import DeviceThreshold, IgnoredThreshold, write_threshold
 from agent.models.registry import (
     Record,
     Registry,
@@ -266,6 +267,57 @@ def test_a_thousand_bad_records_do_not_hide_the_good_one(directory, package, cap
     assert len(caplog.records) == 999
 
 
+# --- thresholds beside the records
+
+
+def threshold(component, value=0.62, version="1.0.0"):
+    return DeviceThreshold(component, version, value, "2026-01-01T12:00:00Z", "anna")
+
+
+def test_thresholds_come_by_component_and_records_stay_what_deployments_wrote(directory, package):
+    write_record(directory, record("a", package))
+    before = Registry(directory).records()
+    write_threshold(directory, threshold("a"))
+    write_threshold(directory, threshold("nobody"))
+    registry = Registry(directory)
+    assert registry.thresholds() == {"a": threshold("a"), "nobody": threshold("nobody")}
+    assert registry.records() == before
+
+
+def test_a_registry_that_is_not_there_has_no_thresholds(directory):
+    assert Registry(directory).thresholds() == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b" " * MAX_BYTES + b"{}", b'{"threshold": 0.5}'])
+def test_what_is_no_threshold_is_there_with_its_reason(directory, package, content):
+    write_record(directory, record("a", package))
+    (directory / "a.threshold").write_bytes(content)
+    assert isinstance(Registry(directory).thresholds()["a"], IgnoredThreshold)
+    assert list(Registry(directory).records()) == ["a"]
+
+
+def test_the_log_of_changes_is_no_threshold(directory, package):
+    directory.mkdir()
+    (directory / "a.threshold-log").write_text("{}")
+    os.mkfifo(directory / "b.threshold")
+    (directory / "c.threshold").mkdir()
+    assert Registry(directory).thresholds() == {}
+
+
+def test_a_threshold_that_cannot_be_read_for_a_moment_stays_in_force(directory, monkeypatch):
+    directory.mkdir()
+    write_threshold(directory, threshold("a"))
+    registry = Registry(directory)
+    known = registry.thresholds()
+
+    def away(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.stat", away)
+    assert registry.thresholds() == known
+    assert Registry(directory).thresholds() == {"a": IgnoredThreshold("it cannot be read: Input/output error")}
+
+
 # --- the watch
 
 
@@ -306,6 +358,23 @@ def test_the_watch_reports_what_appears_changes_and_disappears(watched, director
     assert next_report(watched) == {"a": "2.0.0"}
     remove_record(directory, "a")
     assert next_report(watched) == {}
+
+
+def test_the_watch_reports_a_threshold_that_appears_changes_and_disappears(directory, package):
+    write_record(directory, record("a", package))
+    reports = queue.Queue()
+    watch = RegistryWatch(Registry(directory), lambda *report: reports.put(report), interval=0.005)
+    watch.start()
+    try:
+        records = {"a": record("a", package)}
+        assert reports.get(timeout=PATIENCE) == (records, {})
+        for value in (0.62, 0.7):
+            write_threshold(directory, threshold("a", value))
+            assert reports.get(timeout=PATIENCE) == (records, {"a": threshold("a", value)})
+        (directory / "a.threshold").unlink()
+        assert reports.get(timeout=PATIENCE) == (records, {})
+    finally:
+        watch.stop()
 
 
 def test_the_watch_reports_a_package_that_disappears_and_comes_back(watched, directory, package):
