@@ -175,7 +175,7 @@ def test_an_image_without_label_is_left_out(
     manifest.write_text("\n".join(map(json.dumps, lines)))
     assert run("tune", "plate", manifest, "--best-f1", "--registry", registry) == 0
     printed = capsys.readouterr()
-    assert "4 good and 3 anomalous" in printed.out and "1 images have no label" in printed.err
+    assert "4 good and 3 anomalous" in printed.out and "since they have no label: 1 images" in printed.err
 
 
 OF_CLASSES = {"type": "groundtruth/image-classification", "human-annotated": "yes"}
@@ -269,6 +269,13 @@ def test_what_was_set_for_a_component_that_has_left_can_be_taken_back(registry: 
     assert (changes[-1].action, changes[-1].version, changes[-1].new) == ("reset", "", None)
 
 
+def test_what_was_set_for_a_package_that_cannot_be_read_any_more_can_be_taken_back(registry: Path) -> None:
+    run("tune", "plate", "--threshold", "0.62", "--registry", registry)
+    (Path(Registry(registry).records()["plate"].path) / "manifest.json").write_text("{")
+    assert run("tune", "plate", "--reset", "--registry", registry) == 0
+    assert threshold_in(registry) is None
+
+
 def test_the_history_is_a_table_of_all_changes(
     registry: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,7 +296,7 @@ def test_the_history_says_how_much_of_it_cannot_be_read(registry: Path, capsys: 
         log.write('{"when": ')
     capsys.readouterr()
     assert run("tune", "plate", "--history", "--registry", registry) == 0
-    assert "1 lines of" in capsys.readouterr().out
+    assert "1 of the lines in" in capsys.readouterr().out
 
 
 def test_a_component_without_changes_has_no_history(registry: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,15 @@ class RegistryNotWritable(Refusal):
         )
 
 
+@contextmanager
+def failures_of(registry: Path) -> Iterator[None]:
+    """What the system will not do with the registry becomes RegistryNotWritable."""
+    try:
+        yield
+    except OSError as error:
+        raise RegistryNotWritable(registry, error.strerror or str(error)) from None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     register = actions.add_parser("register", help="make a package known to the agent")
@@ -60,14 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
     from agent.settings import default_registry
 
     registry = Path(arguments.registry or default_registry()).absolute()
-    try:
+    with failures_of(registry):
         if arguments.action == "register":
             return _register(arguments.package, arguments.component, registry)
         if arguments.action == "remove":
             return _remove(arguments.component, registry)
         return _list(registry)
-    except OSError as error:
-        raise RegistryNotWritable(registry, error.strerror or str(error)) from None
 
 
 def _register(source: Path, component: str, registry: Path) -> int:

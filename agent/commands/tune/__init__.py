@@ -110,19 +110,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         Refusal: no such component, no images, a registry that cannot be written: the sentence says what to do.
     """
-    from agent.commands.models import RegistryNotWritable
+    from agent.commands.tune import by_hand
     from agent.settings import default_registry
 
     registry = Path(arguments.registry or default_registry()).absolute()
-    try:
-        return _run(arguments, registry)
-    except OSError as error:
-        raise RegistryNotWritable(registry, error.strerror or str(error)) from None
-
-
-def _run(arguments: argparse.Namespace, registry: Path) -> int:
-    from agent.commands.tune import by_hand
-
     without_images = {"--history": arguments.history, "--reset": arguments.reset}
     option = next((name for name, is_asked in without_images.items() if is_asked), None)
     if option and arguments.source:

@@ -170,7 +170,7 @@ def _inspect(
 
 def _say_what_was_left_out(inspected: Inspected) -> None:
     if inspected.unlabelled:
-        _say(f"{len(inspected.unlabelled)} images have no label and are left out.")
+        _say(f"Left out, since they have no label: {len(inspected.unlabelled)} images.")
     for path, reason in inspected.unanswered[:NAMED]:
         _say(f"{path} got no answer and is left out: {reason}")
     if len(inspected.unanswered) > NAMED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from agent.commands.models import failures_of
 from agent.commands.tune.subject import Subject
 from agent.models.device_threshold import Measured
 from agent.models.registry import Record
@@ -21,7 +22,7 @@ def put_in_force(
     measured: Measured | None = None,
     images: str = "",
 ) -> None:
-    """Logs the change, sets `threshold` (0..1) and says so. Raises OSError."""
+    """Logs the change, sets `threshold` (0..1) and says so. Raises RegistryNotWritable."""
     change = ThresholdChange(
         when=now(),
         who=user(os.environ),
@@ -34,7 +35,8 @@ def put_in_force(
         measured=measured,
         images=images,
     )
-    set_threshold(registry, change)
+    with failures_of(registry):
+        set_threshold(registry, change)
     print(
         f"Threshold {threshold:.4f} is set for {subject} on this device, in place of {change.old:.4f} "
         f"(the package says {subject.package.manifest.decision.threshold:.4f})."

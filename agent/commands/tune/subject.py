@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.commands.models import failures_of
 from agent.errors import Refusal
 from agent.models.device_threshold import ThresholdFile, threshold_for
 from agent.models.registry import Record, Registry
@@ -60,13 +61,13 @@ def subject_of(name: str, registry: Path) -> Iterator[Subject]:
 
     Raises:
         NeitherComponentNorPackage: it is neither.
+        RegistryNotWritable: the registry cannot even be read.
         BadPackage: the package cannot be read.
     """
-    registered = Registry(registry)
-    record = registered.records().get(name)
+    with failures_of(registry):
+        record, on_device = Registry(registry).records().get(name), Registry(registry).thresholds().get(name)
     if record is not None:
-        package = read_package(Path(record.path))
-        yield Subject(record, package, registered.thresholds().get(name))
+        yield Subject(record, read_package(Path(record.path)), on_device)
     elif Path(name).exists():
         with opened_package(Path(name)) as package:
             yield Subject(None, package, None)
