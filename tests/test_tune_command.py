@@ -327,6 +327,7 @@ def test_setting_by_hand_needs_no_workbench(registry: Path) -> None:
         (("a/b", "--reset"), "no name of a model component"),
         (("../plate", "--history"), "no name of a model component"),
         (("plate", "--best-f1"), "found on labelled images"),
+        (("plate", "--threshold", "0.5", "--agent"), "found on labelled images"),
         (("plate", "x", "--reset"), "--reset looks at no images"),
         (("plate", "x", "--history"), "--history looks at no images"),
         (("plate", "no-such-folder", "--best-f1"), "no-such-folder"),

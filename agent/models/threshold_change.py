@@ -20,7 +20,7 @@ from agent.models.device_threshold import DeviceThreshold, Measured, path_of, wr
 
 LOG_SUFFIX = ".threshold-log"
 MODE = 0o644
-"""Of the log: everybody may read who changed what, and nobody but its owner may write, whatever the umask."""
+"""Of the log, less what the umask takes: nobody but its owner may write."""
 
 
 class ThresholdChange(msgspec.Struct, frozen=True):

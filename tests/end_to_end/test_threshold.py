@@ -40,6 +40,22 @@ def fresh(tmp_path: Path) -> Iterator[AgentProcess]:
         yield agent
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    with AgentProcess() as agent:
+        agent.run_model("plate", make_package(tmp_path_factory.mktemp("packages") / "1"))
+        yield agent
+
+
+@pytest.fixture
+def shared(running: AgentProcess) -> Iterator[AgentProcess]:
+    """As `fresh`, for tests that leave it as it was but for the threshold."""
+    yield running
+    tune(running, "--reset")
+    stub = running.stub()
+    wait_for("the package's threshold", lambda: "threshold" not in describe(stub, "plate").status_message)
+
+
 def tune(agent: AgentProcess, *arguments: object) -> None:
     assert cli.main(["tune", "plate", *map(str, arguments), "--registry", str(agent.registry)]) == 0
 
@@ -80,28 +96,28 @@ def a_camera(agent: AgentProcess) -> Iterator[list[tuple[bool, float, float]]]:
     assert set(seen) == {ANOMALOUS, NORMAL}
 
 
-def test_verdicts_flip_while_a_camera_calls_and_no_call_fails(fresh: AgentProcess) -> None:
-    stub = fresh.stub()
-    workers = fresh.worker_pids()
-    with a_camera(fresh):
+def test_verdicts_flip_while_a_camera_calls_and_no_call_fails(shared: AgentProcess) -> None:
+    stub = shared.stub()
+    workers = shared.worker_pids()
+    with a_camera(shared):
         wait_for("the package's verdict", lambda: judged(stub) == ANOMALOUS)
         for _ in range(2):
-            tune(fresh, "--threshold", 0.62)
+            tune(shared, "--threshold", 0.62)
             wait_for("the device's verdict", lambda: judged(stub) == NORMAL)
-            tune(fresh, "--reset")
+            tune(shared, "--reset")
             wait_for("the package's verdict again", lambda: judged(stub) == ANOMALOUS)
-    assert fresh.worker_pids() == workers  # nothing was loaded anew
+    assert shared.worker_pids() == workers  # nothing was loaded anew
 
 
-def test_the_status_message_tells_of_it_and_listing_too(fresh: AgentProcess) -> None:
-    stub = fresh.stub()
+def test_the_status_message_tells_of_it_and_listing_too(shared: AgentProcess) -> None:
+    stub = shared.stub()
     usual = describe(stub, "plate").status_message
-    tune(fresh, "--threshold", 0.62)
+    tune(shared, "--threshold", 0.62)
     told = f"{usual}; threshold 0.6200 set on this device, the package says 0.5000"
     wait_for("the message", lambda: describe(stub, "plate").status_message == told)
     (listed,) = stub.ListModels(wire.ListModelsRequest()).models
     assert listed.status_message == told
-    tune(fresh, "--reset")
+    tune(shared, "--reset")
     wait_for("the usual message", lambda: describe(stub, "plate").status_message == usual)
 
 
@@ -135,29 +151,29 @@ def test_an_update_brings_its_own_threshold_and_says_so(fresh: AgentProcess, tmp
     assert judged(stub) == NORMAL
 
 
-def test_a_file_that_cannot_be_used_leaves_the_packages_threshold_in_force(fresh: AgentProcess) -> None:
-    stub = fresh.stub()
+def test_a_file_that_cannot_be_used_leaves_the_packages_threshold_in_force(shared: AgentProcess) -> None:
+    stub = shared.stub()
     out_of_range = '{"component": "plate", "version": "1.0.0", "threshold": 7, "set_at": "", "set_by": ""}'
     for count, content in enumerate((out_of_range, "{"), start=1):
-        (fresh.registry / "nobody.threshold").write_text(content)  # of a component that is not there
-        (fresh.registry / "plate.threshold").write_text(content)
+        (shared.registry / "nobody.threshold").write_text(content)  # of a component that is not there
+        (shared.registry / "plate.threshold").write_text(content)
         wait_for("the message", lambda: "on this device is ignored" in describe(stub, "plate").status_message)
         assert judged(stub) == ANOMALOUS
-        tune(fresh, "--threshold", 0.62)
+        tune(shared, "--threshold", 0.62)
         wait_for("the device's verdict", lambda: judged(stub) == NORMAL)
-        assert fresh.log_text().count("the threshold set on this device is ignored") == count
+        assert shared.log_text().count("the threshold set on this device is ignored") == count
 
 
 def test_it_is_tuned_on_what_the_agent_answers(
-    fresh: AgentProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared: AgentProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for kind, shades in (("normal", (250, 153, 102)), ("anomaly", (77, 51))):  # scores .02 .4 .6 and .7 .8
         (tmp_path / kind).mkdir()
         for shade in shades:
             Image.fromarray(grey(shade)).save(tmp_path / kind / f"{shade}.png")
-    tune(fresh, tmp_path, "--max-false-reject", "0%", "--agent", fresh.socket)
+    tune(shared, tmp_path, "--max-false-reject", "0%", "--agent", shared.socket)
     assert "Threshold 0.6490 is set for plate 1.0.0" in capsys.readouterr().out
-    stub = fresh.stub()
+    stub = shared.stub()
     wait_for("the device's verdict", lambda: judged(stub) == (False, 0.4, 0.649))
     assert detect(stub, inline_request("plate", grey(77))).is_anomalous
 

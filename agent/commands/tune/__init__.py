@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         from agent.commands.tune import by_images
 
         return by_images.tune(arguments, registry)
-    if arguments.threshold is None:
+    if arguments.threshold is None or arguments.agent or arguments.root:
         raise ImagesNeeded
     return by_hand.set_by_hand(arguments.model, arguments.threshold, registry, dry_run=arguments.dry_run)
 
