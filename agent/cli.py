@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": "check a package: files, model, self-test",
     "evaluate": "tell how good a model is, on labelled images",
     "detect": "inspect images with a package, without a server",
+    "tune": "set the threshold of a model on this device, from labelled images or by hand",
     "demo": "the whole way in one command, on drawn parts or on your photos",
 }
 """Each is the module of its name in `agent.commands`, imported when it is wanted: `serve` must be up in no time."""

@@ -103,6 +103,33 @@ def test_a_packages_own_colours_are_painted(opened):
     assert (detection.mask == (1, 2, 3)).all()
 
 
+@pytest.mark.parametrize(
+    ("threshold", "anomalous", "confidence"),
+    [
+        (None, True, 0.8),
+        (0.8, True, 0.8),
+        (0.80004, True, 0.8),
+        (0.8001, False, 0.2),
+        (0.0, True, 0.8),
+        (1, False, 0.2),
+    ],
+)
+def test_a_threshold_that_comes_with_the_image_makes_verdict_and_confidence(opened, threshold, anomalous, confidence):
+    pipeline = opened()
+    detection = pipeline.detect(dark_square(), threshold=threshold)
+    assert (detection.is_anomalous, detection.confidence, detection.score) == (anomalous, confidence, 0.8)
+    assert detection.threshold == (0.5 if threshold is None else round(threshold, 4))
+    assert areas(detection)["anomaly"] == 64 / (WIDTH * HEIGHT)  # the map has a threshold of its own
+    assert pipeline.detect(dark_square()).threshold == 0.5  # of this image only
+
+
+def test_the_self_test_is_judged_by_the_packages_own_threshold(opened):
+    pipeline = opened()
+    pipeline.detect(grey(255), threshold=0.0)
+    ((test, answer),) = pipeline.self_test()
+    assert answer.is_anomalous is test.is_anomalous is False
+
+
 def test_verdict_and_mask_are_judged_apart(opened):
     """The score stays below its threshold while the mask shows an anomaly; the combination decides."""
 
