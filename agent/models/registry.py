@@ -165,5 +165,7 @@ class RegistryWatch:
             if self._complaint != str(error):
                 self._complaint = str(error)
                 log.error("the registry cannot be looked at: %s; what was registered stays so", error.strerror)
-        except Exception:  # a watch that dies would freeze the fleet for good
-            log.exception("looking at the registry failed; trying again")
+        except Exception as error:  # a watch that dies would freeze the fleet for good
+            if self._complaint != repr(error):
+                self._complaint = repr(error)
+                log.exception("looking at the registry failed; trying again")
