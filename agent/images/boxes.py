@@ -1,29 +1,19 @@
-"""Detections: boxes out of a detector's tensor, which of them count, and the labels that they paint.
-
-What Ultralytics' predictor does: the best class of each anchor, overlaps within a class suppressed, boxes brought back
-through the letterbox, instance masks made from prototypes (`non_max_suppression` and `process_mask_native` in its
-`ops`).
-"""
+"""Boxes out of a detector's tensors, and which of them count; `agent.images.box_painting` paints them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from agent.errors import ModelDoesNotFit
 from agent.images.inspected import Inspected
 from agent.images.outputs import Tensors, finite
 from agent.images.placement import Placement
-from agent.packages.manifest import Boxes, Manifest
+from agent.packages.manifest import Boxes
 from agent.packages.palette import BACKGROUND
-
-MOST_PAINTED = 300
-"""Boxes that paint one image, the best ones (Ultralytics' `max_det`): a bound on the work."""
-OVERLAP = 0.7
-"""Of two boxes of one class that share more than this part of their union only the better one paints (its `iou`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +28,18 @@ class Detections:
     """(N,): index into the manifest's `boxes.labels`."""
     coefficients: NDArray[np.float32]
     """(N, M): one for each prototype; M is 0 without them."""
+    prototypes: NDArray[Any] | None
+    """(M, h, w) on the tensor's plane, in the graph's dtype: of all boxes together."""
 
     def where(self, chosen: NDArray[np.bool_]) -> Detections:
         """Those that are `chosen` ((N,))."""
-        return Detections(self.pixels[chosen], self.scores[chosen], self.classes[chosen], self.coefficients[chosen])
+        return replace(
+            self,
+            pixels=self.pixels[chosen],
+            scores=self.scores[chosen],
+            classes=self.classes[chosen],
+            coefficients=self.coefficients[chosen],
+        )
 
 
 Read = tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.intp], NDArray[np.float32]]
@@ -53,50 +51,18 @@ def detections(tensors: Tensors, boxes: Boxes, placement: Placement, inspected: 
 
     Raises:
         AnswerNotFinite: the model gave NaN or infinity.
-        ModelDoesNotFit: the output has not the shape that its layout, its classes and the prototypes make.
+        ModelDoesNotFit: an output has not the shape that layout, classes and prototypes make, or a box has a class
+            that the manifest does not label.
     """
-    prototypes = 0 if boxes.prototypes is None else _prototypes(tensors, boxes.prototypes).shape[0]
+    prototypes = None if boxes.prototypes is None else _prototypes(tensors, boxes.prototypes)
     read = _read_anchors if boxes.layout == "anchors" else _read_rows
-    corners, scores, classes, coefficients = read(tensors, boxes, prototypes)
+    corners, scores, classes, coefficients = read(tensors, boxes, 0 if prototypes is None else len(prototypes))
     pixels = _on_image(corners, placement)
     left, top, right, bottom = pixels.T
     counts = (left < right) & (top < bottom)
     if inspected is not None:
         counts &= inspected.any_in(pixels)
-    return Detections(pixels, scores.astype(np.float64), classes, coefficients).where(counts)
-
-
-def paint_detections(
-    reaching: Detections, tensors: Tensors, manifest: Manifest, placement: Placement
-) -> NDArray[np.uint8]:
-    """The label index of every pixel of the inspected part: uint8, (height, width). Better boxes lie on top.
-
-    Raises:
-        AnswerNotFinite: the prototypes hold NaN or infinity.
-    """
-    boxes = manifest.outputs.boxes
-    assert boxes is not None  # only asked for where the manifest names them
-    names = [label.name for label in manifest.labels]
-    painted = np.zeros((placement.height, placement.width), np.uint8)
-    if not reaching.scores.size:  # most good images end here
-        return painted
-    if boxes.prototypes is not None:
-        finite(tensors, boxes.prototypes)
-    best_first = np.argsort(-reaching.scores, kind="stable")
-    if boxes.layout == "anchors":
-        best_first = _without_overlaps(reaching, best_first)
-    for index in best_first[:MOST_PAINTED][::-1]:
-        left, top, right, bottom = reaching.pixels[index]
-        part = painted[top:bottom, left:right]
-        label = names.index(boxes.labels[reaching.classes[index]])
-        if boxes.prototypes is None:
-            part[:] = label
-        else:
-            prototypes = _prototypes(tensors, boxes.prototypes)
-            # einsum and no matrix product: that brings threads of its own, which other models' calls would feel.
-            logits = np.einsum("m,mhw->hw", reaching.coefficients[index], prototypes)
-            part[_instance(logits, reaching.pixels[index], placement)] = label
-    return painted
+    return Detections(pixels, scores.astype(np.float64), classes, coefficients, prototypes).where(counts)
 
 
 def _read_anchors(tensors: Tensors, boxes: Boxes, prototypes: int) -> Read:
@@ -126,22 +92,21 @@ def _read_rows(tensors: Tensors, boxes: Boxes, prototypes: int) -> Read:
         finite(tensors, boxes.tensor)
     rows = values[0].astype(np.float32, copy=False)
     rows = rows[rows[:, 4] > 0]  # the others only fill the tensor
-    classes = np.rint(rows[:, 5]).astype(np.intp)
-    for unknown in classes[(classes < 0) | (classes >= len(boxes.labels))]:
+    for unknown in rows[(rows[:, 5] < -0.5) | (rows[:, 5] > len(boxes.labels) - 0.5), 5]:
         raise ModelDoesNotFit(
-            f"'{boxes.tensor}' holds a box of class {unknown}; the manifest labels {len(boxes.labels)} classes"
+            f"'{boxes.tensor}' holds a box of class {unknown:g}; the manifest labels {len(boxes.labels)} classes"
         )
+    classes = np.rint(rows[:, 5]).astype(np.intp)
     anomalous = np.array([label != BACKGROUND for label in boxes.labels])[classes]
     rows, classes = rows[anomalous], classes[anomalous]
     return rows[:, :4].astype(np.float64), rows[:, 4], classes, rows[:, 6:]
 
 
-def _prototypes(tensors: Tensors, name: str) -> NDArray[np.float32]:
-    """(M, h, w), float32."""
-    values = tensors[name]
-    if values.ndim != 4 or values.shape[0] != 1 or values.size == 0:
+def _prototypes(tensors: Tensors, name: str) -> NDArray[Any]:
+    values = finite(tensors, name)
+    if values.ndim != 4 or values.shape[0] != 1:
         raise ModelDoesNotFit(f"'{name}' has the shape {values.shape}; prototypes are (1, M, h, w)")
-    return np.asarray(values[0], np.float32)
+    return np.asarray(values[0])
 
 
 def _on_image(corners: NDArray[np.float64], placement: Placement) -> NDArray[np.intp]:
@@ -160,37 +125,3 @@ def _on_image(corners: NDArray[np.float64], placement: Placement) -> NDArray[np.
         pixels[:, first] = np.clip(left, plane.first, plane.end)
         pixels[:, first + 2] = np.clip(right, plane.first, plane.end)
     return pixels
-
-
-def _without_overlaps(found: Detections, best_first: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Those of `best_first` (indices) that no better box of their class overlaps."""
-    waiting = best_first
-    kept: list[np.intp] = []
-    while waiting.size and len(kept) < MOST_PAINTED:
-        best, waiting = waiting[0], waiting[1:]
-        kept.append(best)
-        is_other = found.classes[waiting] != found.classes[best]
-        waiting = waiting[is_other | (_overlap(found.pixels[best], found.pixels[waiting]) <= OVERLAP)]
-    return np.array(kept, np.intp)
-
-
-def _overlap(one: NDArray[np.intp], others: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Intersection over union of `one` ((4,)) with each of `others` ((N, 4)); none of them is empty."""
-    shared = np.clip(np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2]), 0, None).prod(axis=1)
-    return np.asarray(shared / ((one[2:] - one[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared))
-
-
-def _instance(logits: NDArray[np.float32], box: NDArray[np.intp], placement: Placement) -> NDArray[np.bool_]:
-    """Which pixels of `box` (left, top, right, bottom) are the instance's: `logits` ((h, w) on the tensor's plane),
-    resized bilinearly, are above 0 there. (Cut first and resized then, the outline would show the cells.)"""
-    left, top, right, bottom = box.tolist()
-    rows, columns = logits.shape
-    across, down = columns / placement.across.plane, rows / placement.down.plane
-    cells = (
-        max(0.0, placement.across.to_tensor(left) * across),
-        max(0.0, placement.down.to_tensor(top) * down),
-        min(float(columns), placement.across.to_tensor(right) * across),
-        min(float(rows), placement.down.to_tensor(bottom) * down),
-    )
-    resized = Image.fromarray(logits).resize((right - left, bottom - top), Image.Resampling.BILINEAR, cells)
-    return np.asarray(resized) > 0

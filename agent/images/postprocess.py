@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import ModelDoesNotFit
-from agent.images.boxes import Detections, detections, paint_detections
+from agent.images.box_painting import paint_boxes
+from agent.images.boxes import Detections, detections
 from agent.images.detection import SCORE_DECIMALS
 from agent.images.inspected import Inspected
 from agent.images.maps import labels_where_reached, nearest_labels, values_that_count
@@ -151,9 +152,10 @@ def pixel_labels(answer: Answer) -> NDArray[np.uint8]:
         labels = nearest_labels(by_channel[channels.argmax(axis=0)], placement, outputs.map_covers)
     else:
         reaching = answer.detections.where(_reach(answer.detections.scores, manifest.decision))
-        labels = paint_detections(reaching, answer.tensors, manifest, placement)
+        assert outputs.boxes is not None  # the manifest names one of the three for segmentation
+        labels = paint_boxes(reaching, outputs.boxes, [label.name for label in manifest.labels], placement)
     if answer.inspected is not None:
-        labels = np.where(answer.inspected.pixels, labels, 0).astype(np.uint8)
+        labels = labels * answer.inspected.pixels
     return labels
 
 
