@@ -92,7 +92,7 @@ def _read_rows(tensors: Tensors, boxes: Boxes, prototypes: int) -> Read:
         finite(tensors, boxes.tensor)
     rows = values[0].astype(np.float32, copy=False)
     rows = rows[rows[:, 4] > 0]  # the others only fill the tensor
-    for unknown in rows[(rows[:, 5] < -0.5) | (rows[:, 5] > len(boxes.labels) - 0.5), 5]:
+    for unknown in rows[(rows[:, 5] < -0.5) | (rows[:, 5] >= len(boxes.labels) - 0.5), 5]:
         raise ModelDoesNotFit(
             f"'{boxes.tensor}' holds a box of class {unknown:g}; the manifest labels {len(boxes.labels)} classes"
         )
