@@ -255,6 +255,13 @@ def test_ignore_mask_and_region_of_interest_that_fit_are_read(content):
     assert manifest.preprocessing.ignore_mask == "ignore.raw"
 
 
+def holds(written, wanted):
+    """Whether every value in `wanted` stands in `written` too."""
+    if isinstance(wanted, dict):
+        return all(holds(written[key], value) for key, value in wanted.items())
+    return written == wanted
+
+
 @pytest.mark.parametrize(
     "changes",
     [
