@@ -39,10 +39,11 @@ def labels_where_reached(
     """
     across, down = map_cover(placement, values.shape, cover)
     cells = _cut(values, across, down)
+    least = np.float32(threshold)  # in the map's own precision, or 0.9 would not reach 0.9 under NumPy 1
     # Interpolation never exceeds the maximum: most good images end here.
-    if cells.size == 0 or cells.max() < threshold:
+    if cells.size == 0 or cells.max() < least:
         return np.zeros((placement.height, placement.width), np.uint8)
-    reached = np.asarray(_resized(cells, across, down, Image.Resampling.BILINEAR) >= threshold).view(np.uint8)
+    reached = np.asarray(_resized(cells, across, down, Image.Resampling.BILINEAR) >= least).view(np.uint8)
     return _pasted(reached, across, down, placement)
 
 
