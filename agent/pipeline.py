@@ -13,7 +13,9 @@ from agent.backends.base import BackendSettings, ModelToOpen, RunsOn, Tensors
 from agent.backends.opening import backend_for
 from agent.errors import WrongImageSize
 from agent.images.detection import Detection, StageTimes, paint_mask, regions_of
-from agent.images.postprocess import decide, image_score, pixel_labels
+from agent.images.inspected import Inspected
+from agent.images.placement import placement_of
+from agent.images.postprocess import Answer, decide, image_score, pixel_labels
 from agent.images.preprocess import crop, preprocess, tensor_shape
 from agent.packages.manifest import AgentPreprocessing, Manifest, SelfTestImage
 from agent.packages.package import Package, verify_files
@@ -47,7 +49,7 @@ class Pipeline:
             settings,
         )
         ignored = package.ignore_mask()
-        self._inspected = None if ignored is None else crop(~ignored, preprocessing.region_of_interest)
+        self._inspected = None if ignored is None else Inspected(crop(~ignored, preprocessing.region_of_interest))
         self._names = [label.name for label in manifest.labels]
         self._colors = manifest.colors
 
@@ -107,14 +109,13 @@ class Pipeline:
     ) -> Detection:
         """What the model's outputs for a width x height image mean, by the decision of `manifest`."""
         region = self._preprocessing.region_of_interest
-        score = image_score(tensors, manifest, self._inspected)
+        placement = placement_of(self._preprocessing, width, height)
+        answer = Answer(tensors, manifest, placement, self._inspected)
+        score = image_score(answer)
         if manifest.task == "classification":
             return Detection(*decide(score, manifest.decision, mask_shows_anomaly=False))
 
-        size = (region.width, region.height) if region else (width, height)
-        labels = pixel_labels(tensors, manifest, *size)
-        if self._inspected is not None:
-            labels = np.where(self._inspected, labels, 0).astype(np.uint8)
+        labels = pixel_labels(answer)
         if region is not None:
             whole = np.zeros((height, width), np.uint8)
             whole[region.y : region.y + region.height, region.x : region.x + region.width] = labels
