@@ -182,7 +182,7 @@ class _Reader:
         if not output.is_bounded:
             self._notes.append(
                 f"Nothing in the graph keeps {output.name} in 0..1; it gave {output.range}. Values beyond are clipped: "
-                f"if there are such, give --calibration."
+                f"if there are such, give --calibration, or --activation sigmoid if it is a logit."
             )
 
     def _is_normality(self, output: Output) -> bool:
