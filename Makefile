@@ -16,7 +16,7 @@ demo: $(VENV)/installed  ## draw parts, fit a model on good ones, serve it, insp
 	$(BIN)/edge-agent demo --output demo
 
 test: $(VENV)/installed $(WIRE)/installed  ## all tests
-	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest $(TESTS)
+	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest -m 'not slow' $(TESTS)
 
 faults: $(VENV)/installed  ## inject faults for MINUTES minutes, print what was counted
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --record docs/reliability.json $(if $(ROWS),--rows $(ROWS))
