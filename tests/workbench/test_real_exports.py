@@ -1,4 +1,4 @@
-"""Networks of torchvision, timm and Ultralytics with random weights, exported as users do, against their own answers."""
+"""Networks of torchvision, timm and Ultralytics, random but exported as users do, against their own answers."""
 
 import argparse
 
