@@ -186,6 +186,28 @@ def test_a_grey_graph_of_floats_gets_normalised_luminance(tmp_path, layout):
     assert answer(made, picture(), tmp_path).score == pytest.approx(sigmoid(grey.mean()), abs=1e-4)
 
 
+@pytest.mark.parametrize("opset", [9, 12, 17])
+def test_nodes_are_added_to_graphs_of_any_age(tmp_path, opset):
+    """A grey one with independent classes gets nodes before and behind it."""
+    file = network(
+        tmp_path / "net.onnx",
+        [
+            helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"]),
+            helper.make_node("Sigmoid", ["logits"], ["output"]),
+        ],
+        {"output": [1, 3]},
+        shape=(1, 1, 48, 64),
+        constants={"weights": WEIGHTS[:1], "bias": BIAS},
+        opset=opset,
+    )
+    resized = np.asarray(Image.fromarray(picture()).resize((64, 48), Image.Resampling.BILINEAR), np.float64)
+    grey = (resized @ [0.299, 0.587, 0.114]).mean() / 255
+    expected = sigmoid(grey * WEIGHTS[0] + BIAS)[1:].max()
+    assert answer(draft(file, "--normal", 0), picture(), tmp_path).score == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_graph_in_half_precision_is_fed_it(tmp_path):
     file = network(
         tmp_path / "net.onnx",
@@ -322,12 +344,29 @@ def test_a_map_beside_a_score_paints_and_the_score_decides(tmp_path):
     assert draft(file, "--anomaly-map", "anomaly_map").outputs.score is None
 
 
-def test_a_map_of_class_numbers_becomes_a_mask_of_the_named_classes(tmp_path):
+def test_a_score_beside_a_mask_is_not_turned_by_the_classes_of_the_mask(tmp_path):
+    file = network(
+        tmp_path / "net.onnx",
+        [
+            helper.make_node("Softmax", ["input"], ["mask"], axis=1),
+            helper.make_node("ReduceMax", ["mask", "all"], ["score"], keepdims=0),
+        ],
+        {"score": [1], "mask": [1, 3, 48, 64]},
+        constants={"all": np.array([1, 2, 3])},
+    )
+    made = draft(file, "--classes", "dent,board,hole", "--normal", "board")
+    assert (made.outputs.score, made.outputs.class_mask) == ("score", "mask")
+    assert made.outputs.mask_labels == ["dent", "background", "hole"]
+    assert answer(made, picture(), tmp_path).score == pytest.approx(softmax(normalised(picture())).max(), abs=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_map_of_class_numbers_becomes_a_mask_of_the_named_classes(tmp_path, batch):
     file = network(
         tmp_path / "net.onnx",
         [helper.make_node("ArgMax", ["input"], ["numbers"], axis=1, keepdims=0)],
-        {"numbers": [1, 80, 64]},
-        shape=(1, 3, 80, 64),
+        {"numbers": [batch, 80, 64]},
+        shape=(batch, 3, 80, 64),
         output_dtype=TensorProto.INT64,
     )
     with pytest.raises(SettingOutOfRange, match="--classes is not given, but must be the names of all classes"):

@@ -119,6 +119,7 @@ def test_classes_may_paint_one_type_and_any_of_them_be_normal(tmp_path):
     made = draft(file, "--class", "good=damage", "--class", "dent=damage", "--normal", "scratch")
     assert made.outputs.boxes.labels == ["damage", "damage", "background"]
     assert [label.name for label in made.labels] == ["background", "damage"]
+    assert draft(file, "--class", "good=damage").outputs.boxes.labels == ["damage", "dent", "scratch"]
     assert draft(file, "--class", "dent=background").outputs.boxes.labels == ["background", "background", "scratch"]
 
 

@@ -76,11 +76,14 @@ class GraphEdit:
         self._graph.output.append(helper.make_tensor_value_info(highest, self._element_type(output), []))
         return highest
 
-    def one_hot(self, output: str, classes: int) -> str:
-        """A map of class numbers, (1, h, w) or (1, 1, h, w), as a float mask of `classes` channels: 1 or 0."""
+    def one_hot(self, output: str, dimensions: int, classes: int) -> str:
+        """A map of class numbers of 2 to 4 dimensions as (1, classes, h, w), 1 or 0; of a batch the first image's."""
         nodes = self._graph.node
         numbers = self._append(nodes, "Cast", [output], to=TensorProto.INT64)
-        channels = self._constant(nodes, np.arange(classes, dtype=np.int64).reshape(classes, 1, 1))
+        if dimensions > 2:
+            first = self._constant(nodes, np.array([0], np.int64))
+            numbers = self._append(nodes, "Gather", [numbers, first], axis=0)
+        channels = self._constant(nodes, np.arange(classes, dtype=np.int64).reshape(1, classes, 1, 1))
         equal = self._append(nodes, "Equal", [numbers, channels])
         mask = self._append(nodes, "Cast", [equal], to=TensorProto.FLOAT)
         self._graph.output.append(helper.make_tensor_value_info(mask, TensorProto.FLOAT, None))

@@ -190,6 +190,8 @@ class _Reader:
         return self._single_normal_ids() == [1]
 
     def _single_normal_ids(self) -> list[int]:
+        if self._roles.class_mask or self._roles.class_numbers:  # the options are about its classes
+            return []
         names = list(self._wanted.classes)
         if len(names) > 2:
             raise SettingOutOfRange("--classes", listed(names), "one or two names: the graph tells two apart")
@@ -266,7 +268,7 @@ class _Reader:
                 listed(self._wanted.classes),
                 f"at least {int(output.highest) + 1} names: {output} gave {int(output.highest)}",
             )
-        name = self._edit.one_hot(output.name, len(self._wanted.classes))
+        name = self._edit.one_hot(output.name, output.values[0].ndim, len(self._wanted.classes))
         self._read_class_mask(output, name)
         self._notes.append(f"Output {output} is the class of each pixel (--class-mask OUTPUT).")
         if not self._scored_apart:
@@ -304,9 +306,10 @@ class _Reader:
     def _read_highest(self, output: Output, anomalous: list[int], activation: Activation) -> None:
         axis = output.values[0].ndim - len(output.per_image)
         self._fields["score"] = self._edit.highest(output.name, axis, anomalous, sigmoid=activation == "sigmoid")
+        ignored = "; pixels of --ignore count for it too" if output is self._roles.class_mask else ""
         self._notes.append(
             f"The classes of {output} are independent of each other: the score is the highest of those that are not "
-            f"normal, made by nodes behind the graph."
+            f"normal, made by nodes behind the graph{ignored}."
         )
 
     # ----------------------------------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ class _Import:
         painted, labels = painted_labels(self._file, self._types(), self._told_normal_ids(), "--class")
         if values.dtype.kind in "iu":  # since 8.4 the graph chooses the class of each pixel itself
             self._notes.append("The score is 1 where any pixel is of a class that is not normal, else 0.")
-            return Outputs(class_mask=self._edit.one_hot(output, count), mask_labels=painted), labels
+            return Outputs(class_mask=self._edit.one_hot(output, values.ndim, count), mask_labels=painted), labels
         if values.ndim != 4 or values.shape[1] != count:
             raise BadSource(self._file, f"its mask is {list(values.shape)}, not (1, {count}, h, w)", EXPORT_AGAIN)
         self._notes.append("The score is the highest probability of a class that is not normal in any pixel.")
@@ -204,7 +204,10 @@ class _Import:
     def _normal_ids(self) -> list[int]:
         """The classes told to be normal, else those named so, and those that paint `background`."""
         names = self._metadata.names
-        told = normal_ids(self._wanted.normal, names, len(names)) if self._wanted.normal else guessed_normal_ids(names)
+        if self._wanted.normal:
+            told = normal_ids(self._wanted.normal, names, len(names))
+        else:
+            told = [index for index in guessed_normal_ids(names) if names[index] not in self._wanted.types]
         ids = sorted({*told, *(index for index, name in enumerate(self._types()) if name == BACKGROUND)})
         if len(ids) == len(names):
             raise SettingOutOfRange("--normal", listed(names), "fewer than all classes: one has to be an anomaly")
