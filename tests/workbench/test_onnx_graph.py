@@ -331,15 +331,15 @@ def test_a_map_beside_a_score_paints_and_the_score_decides(tmp_path):
             helper.make_node("Sigmoid", ["input"], ["three"]),
             helper.make_node("ReduceMean", ["three", "channel"], ["anomaly_map"], keepdims=1),
             helper.make_node("ReduceMean", ["anomaly_map", "plane"], ["pred_score"], keepdims=0),
-            helper.make_node("Greater", ["pred_score", "half"], ["pred_label"]),
         ],
-        {"pred_score": [1, 1], "anomaly_map": [1, 1, 48, 64]},
-        constants={"channel": np.array([1]), "plane": np.array([2, 3]), "half": [[0.5]]},
+        {"pred_score": [1, 1], "anomaly_map": [1, 1, 48, 64], "three": [1, 3, 48, 64]},
+        constants={"channel": np.array([1]), "plane": np.array([2, 3])},
     )
     made = draft(file)
     assert (made.outputs.score, made.outputs.anomaly_map) == ("pred_score", "anomaly_map")
     expected = sigmoid(normalised(picture())).mean()
     assert answer(made, picture(), tmp_path).score == pytest.approx(expected, abs=1e-4)
+    assert "Not read: three" in notes_of(made)
     assert draft(file, "--task", "classification").outputs.anomaly_map is None
     assert draft(file, "--anomaly-map", "anomaly_map").outputs.score is None
 

@@ -53,6 +53,10 @@ def import_onnx(
         roles = given_roles(outputs, wanted.named)
     else:
         roles = guessed_roles(file, outputs, _proportions(preprocessing, pictures))
+    read = [output.name for _, output in roles.named()]
+    unread = [output.name for output in outputs if output.name not in read]
+    if unread:
+        edits.append(f"Not read: {', '.join(unread)} (--score, --class-scores, --anomaly-map, --class-mask).")
     reading = read_outputs(file, edit, roles, wanted)
     return Draft(
         task=reading.task,
