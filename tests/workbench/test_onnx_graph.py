@@ -477,6 +477,45 @@ def test_a_graph_that_answers_nan_is_refused(tmp_path):
         draft(file)
 
 
+def test_a_graph_that_does_not_run_is_refused_with_what_to_do(tmp_path):
+    file = network(
+        tmp_path / "net.onnx",
+        [helper.make_node("Reshape", ["input", "shape"], ["output"])],
+        {"output": [1, 5]},
+        constants={"shape": np.array([1, 5])},
+    )
+    with pytest.raises(BadSource, match=r"net\.onnx cannot be packaged: .*Export it again with opset 18"):
+        draft(file)
+
+
+def test_a_graph_that_fails_for_some_pictures_is_refused(tmp_path):
+    """It looks up the row that the brightest value names, and there are three."""
+    file = network(
+        tmp_path / "net.onnx",
+        [
+            helper.make_node("ReduceMax", ["input", "all"], ["brightest"], keepdims=0),
+            helper.make_node("Cast", ["brightest"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["rows", "row"], ["score"]),
+        ],
+        {"score": [1]},
+        constants={"all": np.array([1, 2, 3]), "rows": [0.0, 0.5, 1.0]},
+    )
+    with pytest.raises(BadSource, match="fails for some pictures: .*Export it again"):
+        draft(file, "--scale", "1", "--mean", "0", "--std", "1")
+
+
+def test_a_graph_without_tensors_as_outputs_is_refused(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("SplitToSequence", ["input"], ["parts"], axis=1)],
+        "parts",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None)],
+    )
+    (tmp_path / "net.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(BadSource, match="none of its outputs is a tensor of numbers"):
+        draft(tmp_path / "net.onnx")
+
+
 def test_a_folder_means_the_one_onnx_file_in_it(tmp_path):
     with pytest.raises(BadSource, match=r"holds no \.onnx file"):
         draft(tmp_path)

@@ -35,9 +35,8 @@ def import_onnx(
     are none.
 
     Raises:
-        BadSource: the graph cannot be packaged as it is.
+        BadSource: the graph does not run, or cannot be packaged as it is.
         SettingOutOfRange: an option is wrong, or one is needed.
-        ModelNotLoaded, ModelDoesNotFit: the graph does not run.
     """
     file = onnx_file_in(source)
     model = read_onnx(file)
@@ -47,7 +46,7 @@ def import_onnx(
     edit = GraphEdit(model)
     preprocessing, edits = fitted_input(edit, image, preprocessing)
 
-    answers = probe(model, preprocessing, pictures)
+    answers = probe(file, model, preprocessing, pictures)
     outputs = outputs_of_answers(file, model, answers)
     if wanted.named:
         roles = given_roles(outputs, wanted.named)

@@ -6,16 +6,17 @@ import glob
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from agent.backends.base import BackendSettings, ModelToOpen
+from agent.backends.base import BackendSettings, ModelToOpen, Tensors
 from agent.backends.onnx_runtime import OnnxRuntimeBackend
+from agent.errors import BadPackage
 from agent.images.preprocess import preprocess, tensor_shape
 from agent.packages.manifest import AgentPreprocessing, Preprocessing
+from agent.workbench.errors import BadSource
 from agent.workbench.image_file import SUFFIXES, read_image
 from agent.workbench.importers.onnx_file import outputs_of, serialised
 
@@ -24,7 +25,11 @@ DRAWN_SIDE = 256
 PICTURES = 6
 """How many pictures are shown to a graph: some normal, some not, if a folder holds both."""
 
-Answers = list[dict[str, NDArray[Any]]]
+NO_NUMBERS = frozenset({"?", "object"})
+"""What outputs that are sequences, maps or texts are called."""
+WHAT_RUNS = "export it again with opset 18 (newer ones need a newer runtime), and see that ONNX Runtime runs it alone"
+
+Answers = list[Tensors]
 """For each picture the outputs by name, without the batch's repetitions."""
 
 
@@ -53,37 +58,48 @@ def drawn_pictures(width: int, height: int) -> list[NDArray[np.uint8]]:
     return [*flat, noise, np.ascontiguousarray(ramp)]
 
 
-def probe(model: onnx.ModelProto, preprocessing: Preprocessing, pictures: Sequence[NDArray[np.uint8]]) -> Answers:
-    """What `model` answers to each of `pictures`, drawn ones where there are none.
+def probe(
+    source: Path, model: onnx.ModelProto, preprocessing: Preprocessing, pictures: Sequence[NDArray[np.uint8]]
+) -> Answers:
+    """What `model`, read from `source`, answers to each of `pictures`, drawn ones where there are none.
 
     Raises:
-        ModelNotLoaded: the graph does not run.
-        ModelDoesNotFit: it does not take what `preprocessing` says.
+        BadSource: it has no tensors to answer with, or does not run.
     """
     width, height = DRAWN_SIDE, DRAWN_SIDE
     if isinstance(preprocessing, AgentPreprocessing):
         width, height = preprocessing.width, preprocessing.height
     shown = list(pictures) or drawn_pictures(width, height)
-    outputs = tuple(output.name for output in outputs_of(model) if output.dtype != "?")
-    with tempfile.NamedTemporaryFile(prefix="edge-agent-", suffix=".onnx") as file:
-        file.write(serialised(model))
-        file.flush()
-        backend = OnnxRuntimeBackend(
-            ModelToOpen(
-                path=Path(file.name),
-                input=preprocessing.tensor,
-                input_shape=tensor_shape(preprocessing, shown[0].shape[1], shown[0].shape[0]),
-                input_dtype=preprocessing.dtype if isinstance(preprocessing, AgentPreprocessing) else "uint8",
-                outputs=outputs,
-            ),
-            BackendSettings(),
-        )
-        answers = []
-        for pixels in shown:
-            tensor = np.repeat(preprocess(pixels, preprocessing), backend.batch, axis=0)
-            answers.append(dict(_first(backend.run({preprocessing.tensor: tensor}), backend.batch)))
-    return answers
+    outputs = tuple(output.name for output in outputs_of(model) if output.dtype not in NO_NUMBERS)
+    if not outputs:
+        raise BadSource(source, "none of its outputs is a tensor of numbers", "export it with tensors as its outputs")
+    with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
+        file = Path(folder) / source.name  # the runtime's messages name it
+        file.write_bytes(serialised(model))
+        try:
+            backend = OnnxRuntimeBackend(
+                ModelToOpen(
+                    path=file,
+                    input=preprocessing.tensor,
+                    input_shape=tensor_shape(preprocessing, shown[0].shape[1], shown[0].shape[0]),
+                    input_dtype=preprocessing.dtype if isinstance(preprocessing, AgentPreprocessing) else "uint8",
+                    outputs=outputs,
+                ),
+                BackendSettings(),
+            )
+        except BadPackage as error:
+            raise BadSource(source, str(error).rstrip(". "), WHAT_RUNS) from None
+        return [_answer(source, backend, preprocessing, pixels) for pixels in shown]
 
 
-def _first(tensors: Any, batch: int) -> list[tuple[str, NDArray[Any]]]:
-    return [(name, values[:1] if batch > 1 and values.ndim else values) for name, values in tensors.items()]
+def _answer(
+    source: Path, backend: OnnxRuntimeBackend, preprocessing: Preprocessing, pixels: NDArray[np.uint8]
+) -> Tensors:
+    tensor = np.repeat(preprocess(pixels, preprocessing), backend.batch, axis=0)
+    try:
+        answer = backend.run({preprocessing.tensor: tensor})
+    except Exception as error:  # the runtime's exception classes are not public
+        raise BadSource(
+            source, f"it fails for some pictures: {' '.join(str(error).split())[:300]}", WHAT_RUNS
+        ) from None
+    return {name: values[:1] if backend.batch > 1 and values.ndim else values for name, values in answer.items()}

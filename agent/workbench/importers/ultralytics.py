@@ -51,9 +51,8 @@ def import_ultralytics(source: Path, wanted: UltralyticsOptions, pictures: Seque
     """A draft of the export in `source`, a file or the folder that holds it; `pictures` as for `import_onnx`.
 
     Raises:
-        BadSource: it is no export of Ultralytics, or of a task that has no answer in anomaly detection.
+        BadSource: it is no export of Ultralytics, does not run, or is of a task that has no anomalies.
         SettingOutOfRange: an option is wrong, or one is needed.
-        ModelNotLoaded, ModelDoesNotFit: the graph does not run.
     """
     file = onnx_file_in(source)
     model = read_onnx(file)
@@ -85,7 +84,7 @@ class _Import:
         image = image_input(self._file, self._model, "NCHW")
         preprocessing, edits = fitted_input(self._edit, image, prepare(image, metadata))
         self._notes += edits
-        outputs, labels = read(probe(self._model, preprocessing, pictures))
+        outputs, labels = read(probe(self._file, self._model, preprocessing, pictures))
         threshold = usual if self._wanted.threshold is None else self._wanted.threshold
         if self._wanted.threshold is None:
             self._notes.append(f"Anomalous from a score of {threshold:g} on (--threshold).")
