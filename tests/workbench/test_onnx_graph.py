@@ -500,7 +500,7 @@ def test_a_graph_that_fails_for_some_pictures_is_refused(tmp_path):
         {"score": [1]},
         constants={"all": np.array([1, 2, 3]), "rows": [0.0, 0.5, 1.0]},
     )
-    with pytest.raises(BadSource, match="fails for some pictures: .*Export it again"):
+    with pytest.raises(BadSource, match=r"fails for some pictures: .*Export it again"):
         draft(file, "--scale", "1", "--mean", "0", "--std", "1")
 
 
