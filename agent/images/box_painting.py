@@ -48,14 +48,19 @@ def _without_overlaps(found: Detections, best_first: NDArray[np.intp]) -> NDArra
         best, waiting = waiting[0], waiting[1:]
         kept.append(best)
         is_other = found.classes[waiting] != found.classes[best]
-        waiting = waiting[is_other | (_overlap(found.pixels[best], found.pixels[waiting]) <= OVERLAP)]
+        waiting = waiting[is_other | (_overlap(found.corners[best], found.corners[waiting]) <= OVERLAP)]
     return np.array(kept, np.intp)
 
 
-def _overlap(one: NDArray[np.intp], others: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Intersection over union of `one` ((4,)) with each of `others` ((N, 4)); none of them is empty."""
+def _overlap(one: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union of `one` ((4,)) with each of `others` ((N, 4)), 0 where both are empty."""
     shared = np.clip(np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2]), 0, None).prod(axis=1)
-    return np.asarray(shared / ((one[2:] - one[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared))
+    union = _area(one) + _area(others) - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
+
+
+def _area(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.clip(corners[..., 2:] - corners[..., :2], 0, None).prod(axis=-1))
 
 
 def _instance(

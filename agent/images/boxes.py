@@ -20,8 +20,10 @@ from agent.packages.palette import BACKGROUND
 class Detections:
     """Boxes of one image whose class is an anomaly type, N of them, in the order of the graph."""
 
+    corners: NDArray[np.float64]
+    """(N, 4): left, top, right, bottom, in pixels of the input tensor, as far as the graph says."""
     pixels: NDArray[np.intp]
-    """(N, 4): left, top, right, bottom, in pixels of the inspected part of the image."""
+    """(N, 4): the same in pixels of the inspected part of the image, cut off where that ends."""
     scores: NDArray[np.float64]
     """(N,), as the graph gives them."""
     classes: NDArray[np.intp]
@@ -35,6 +37,7 @@ class Detections:
         """Those that are `chosen` ((N,))."""
         return replace(
             self,
+            corners=self.corners[chosen],
             pixels=self.pixels[chosen],
             scores=self.scores[chosen],
             classes=self.classes[chosen],
@@ -62,7 +65,7 @@ def detections(tensors: Tensors, boxes: Boxes, placement: Placement, inspected: 
     counts = (left < right) & (top < bottom)
     if inspected is not None:
         counts &= inspected.any_in(pixels)
-    return Detections(pixels, scores.astype(np.float64), classes, coefficients, prototypes).where(counts)
+    return Detections(corners, pixels, scores.astype(np.float64), classes, coefficients, prototypes).where(counts)
 
 
 def _read_anchors(tensors: Tensors, boxes: Boxes, prototypes: int) -> Read:

@@ -14,10 +14,13 @@ PLAIN = Placement(Axis(40, 40, 0, 40), Axis(30, 30, 0, 30))
 
 
 def painted(found, layout="anchors", classes=("dent", "scratch"), placement=PLAIN, prototypes=None):
-    """`found`: (box, score, class) or (box, score, class, coefficients)."""
+    """`found`: (box, score, class) or (box, score, class, coefficients); boxes may reach outside the image."""
     count = 0 if prototypes is None else len(prototypes)
+    corners = np.array([one[0] for one in found], np.float64).reshape(-1, 4)
+    inside = np.clip(corners, 0, (placement.width, placement.height) * 2).astype(np.intp)
     detections = Detections(
-        np.array([one[0] for one in found], np.intp).reshape(-1, 4),
+        corners,
+        inside,
         np.array([one[1] for one in found], np.float64),
         np.array([one[2] for one in found], np.intp),
         np.array([one[3] if count else () for one in found], np.float32).reshape(len(found), count),
@@ -59,6 +62,12 @@ def test_overlap_is_intersection_over_union_above_seven_tenths(shift, paints):
     """20 wide: 17 / 23 is 0.74, 16 / 24 is 0.67."""
     labels = painted([((0, 0, 20, 20), 0.9, 0), ((shift, 0, 20 + shift, 20), 0.6, 0)])
     assert labels[:, 20].any() == paints
+
+
+def test_overlap_counts_what_lies_outside_the_image_too():
+    """Inside it the two share all there is of the smaller."""
+    labels = painted([((-100, 0, 20, 20), 0.9, 0), ((-10, 0, 21, 20), 0.6, 0)])
+    assert labels[:, 20].any()
 
 
 def test_a_suppressed_box_suppresses_none():
