@@ -161,7 +161,7 @@ class Outputs(_Part, frozen=True):
     """For each channel of class_mask what is added before the largest decides; empty: nothing."""
     mask_score: Literal["maximum", "mean"] = "maximum"
     """How class_mask makes the score where no other output does: the highest probability of anomaly of a pixel, or the
-    mean over the channels that paint no background and all pixels."""
+    mean of the whole mask, all channels and all pixels, before mask_bias (Lookout for Vision's segmentation head)."""
     boxes: Boxes | None = None
     """Detections; the score is the highest of a class that is not normal, and boxes that reach the threshold paint."""
     map_covers: Cover | None = None

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.packages.manifest import Decision, ImageSize, Label, Outputs, Preprocessing
+from agent.packages.manifest import Decision, ImageSize, Label, Outputs, Preprocessing, Reference
 from agent.packages.palette import BACKGROUND, PALETTE
 
 MODEL_FILE = "model.onnx"
@@ -41,7 +41,11 @@ class Draft:
     arn: str = ""
     licence: str = ""
     training_images: int = 0
-    notes: Sequence[str] = field(default=())
+    tests: Sequence[tuple[str, NDArray[np.uint8]]] = ()
+    """Self-test images by name, where the source has some: uint8, (height, width, 3), RGB."""
+    reference: Reference = field(default_factory=Reference)
+    """What good images score, where the source tells."""
+    notes: Sequence[str] = ()
     """What was found and what was guessed, a sentence each, for the engineer to read."""
 
 

@@ -1,0 +1,92 @@
+"""The recipe of a model's component, by what holds on both nuclei."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from agent.packages.manifest import Target, TargetDevice
+
+AGENT = "aws.iot.lookoutvision.EdgeAgent"
+PUBLISHER = "vision-edge-agent"
+MAX_BYTES = 16_000
+"""Of a recipe (AWS IoT Greengrass quotas)."""
+ARCHIVE = "model"
+"""Name of the ZIP, and so of the folder that the nucleus unpacks it into."""
+REGISTRATION_SCRIPT = "register_model.sh"
+REGISTRY = f"../{AGENT}/registry"
+"""Where the agent's component keeps its registry, seen from another component's work folder. An agent that is told
+another `Registry` needs its models told the same."""
+STARTUP_LIMIT = 120
+"""Seconds; the script itself waits at most 60 for the agent's work folder."""
+ARCHITECTURES = {
+    "X86_64": "amd64",
+    "ARM64": "aarch64",
+    "x86_cpu": "amd64",
+    "arm_cpu": "aarch64",
+    "jetson_xavier": "aarch64",
+    "jetson_orin": "aarch64",
+    "jetson_thor": "aarch64",
+}
+"""What the nucleus calls the architecture of a target platform or device."""
+
+
+def model_recipe(
+    component: str, version: str, description: str, tags: Mapping[str, str], target: Target | None
+) -> dict[str, Any]:
+    """The recipe of a model package as `component`: it is unpacked and registered with the agent.
+
+    The one step is `startup`: the component stays RUNNING when it has exited 0, so clients may depend HARD on it; after
+    a `run` that exits nucleus lite stops them. The dependency on the agent is SOFT: nucleus lite ends the HARD
+    dependents of a component that crashed, and never starts them again. `BUCKET_NAME` is to be replaced before the
+    recipe is published, by hand or by gdk. A recipe has no key for tags and target; they stand in the component's
+    configuration, where a device shows them.
+    """
+    platform = {"os": "linux", "runtime": "*"}
+    if target is not None:
+        platform["architecture"] = ARCHITECTURES[
+            target.name if isinstance(target, TargetDevice) else target.architecture
+        ]
+    configuration: dict[str, Any] = {"Registry": REGISTRY}
+    if tags:
+        configuration["Tags"] = dict(tags)
+    if target is not None:
+        configuration["Target"] = msgspec.to_builtins(target)
+    package = f"{{artifacts:decompressedPath}}/{ARCHIVE}"
+    script = f"sh '{package}/{REGISTRATION_SCRIPT}' '{component}' '{version}' '{package}' '{{configuration:/Registry}}'"
+    return {
+        "RecipeFormatVersion": "2020-01-25",
+        "ComponentName": component,
+        "ComponentVersion": version,
+        "ComponentDescription": description,
+        "ComponentPublisher": PUBLISHER,
+        "ComponentConfiguration": {"DefaultConfiguration": configuration},
+        "ComponentDependencies": {AGENT: {"VersionRequirement": ">=1.3.0 <2.0.0", "DependencyType": "SOFT"}},
+        "Manifests": [
+            {
+                "Platform": platform,
+                "Artifacts": [
+                    {
+                        "Uri": f"s3://BUCKET_NAME/{component}/{version}/{ARCHIVE}.zip",
+                        "Unarchive": "ZIP",
+                        "Permission": {"Read": "ALL"},  # the agent may be another user
+                    }
+                ],
+                "Lifecycle": {"startup": {"Script": script, "Timeout": STARTUP_LIMIT}},
+            }
+        ],
+    }
+
+
+def rendered(recipe: Mapping[str, Any]) -> bytes:
+    """The recipe as JSON that people can read, ending in a line break."""
+    return json.dumps(recipe, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def registration_script() -> bytes:
+    """The script that the recipe runs on the device, for the top of the ZIP."""
+    return files("agent.greengrass").joinpath("artifacts", REGISTRATION_SCRIPT).read_bytes()
