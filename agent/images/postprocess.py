@@ -56,12 +56,14 @@ def image_score(tensors: Tensors, manifest: Manifest, inspected: NDArray[np.bool
         # In float64: sums of large float32 scores would be infinite.
         raw = float(np.delete(scores, normal).sum(dtype=np.float64))
     elif outputs.anomaly_map is not None:
-        raw = _maximum(anomaly_map(tensors, outputs.anomaly_map), inspected)
+        raw = _reduced(anomaly_map(tensors, outputs.anomaly_map), inspected, np.max)
     else:
         assert outputs.class_mask is not None  # the manifest names at least one output
         channels = activate(class_channels(tensors, manifest), outputs.mask_activation)
+        if outputs.mask_score == "mean":
+            return calibrate(_reduced(channels.mean(axis=0), inspected, np.mean), manifest.decision.calibration)
         anomalous = [channel for channel, label in enumerate(_channel_labels(manifest)) if label != 0]
-        raw = _maximum(channels[anomalous].sum(axis=0), inspected)
+        raw = _reduced(channels[anomalous].sum(axis=0), inspected, np.max)
     return calibrate(raw, manifest.decision.calibration)
 
 
@@ -100,7 +102,10 @@ def pixel_labels(tensors: Tensors, manifest: Manifest, width: int, height: int) 
             return np.zeros((height, width), np.uint8)
         return np.asarray(resize_map(values, width, height) >= threshold).view(np.uint8)
     by_channel = np.array(_channel_labels(manifest), np.uint8)
-    labels: NDArray[np.uint8] = by_channel[class_channels(tensors, manifest).argmax(axis=0)]
+    channels = class_channels(tensors, manifest)
+    if outputs.mask_bias:
+        channels = channels + np.array(outputs.mask_bias, np.float32)[:, None, None]
+    labels: NDArray[np.uint8] = by_channel[channels.argmax(axis=0)]
     if labels.shape == (height, width):
         return labels
     return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
@@ -156,9 +161,11 @@ def _finite(tensors: Tensors, name: str) -> NDArray[Any]:
     return values
 
 
-def _maximum(values: NDArray[np.float32], inspected: NDArray[np.bool_] | None) -> float:
+def _reduced(
+    values: NDArray[np.float32], inspected: NDArray[np.bool_] | None, reduce: Callable[[NDArray[np.float32]], Any]
+) -> float:
     if inspected is None:
-        return float(values.max())
+        return float(reduce(values))
     height, width = inspected.shape
     kept = resize_map(values, width, height)[inspected]
-    return float(kept.max()) if kept.size else 0.0
+    return float(reduce(kept)) if kept.size else 0.0

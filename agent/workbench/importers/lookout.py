@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import onnx
 
@@ -40,6 +40,7 @@ from agent.workbench.importers.onnx_file import Tensor, inputs_of, outputs_of, r
 from agent.workbench.importers.source_folder import opened_folder
 from agent.workbench.packaging.draft import MODEL_FILE, Draft, background_and
 
+Value = TypeVar("Value")
 MULTI_HEAD = ("mochi", "supervised_multi_head_model")
 """Both names of the one kind of model there is an ONNX form of."""
 COMBINATIONS: dict[str | None, Combination] = {
@@ -336,14 +337,15 @@ class _Heads:
             self._refuse(f"its mask is {self.mask}, and its manifest names {len(channels)} classes of pixels")
         if not set(channels) - {BACKGROUND}:
             self._refuse("nothing says what the classes of its mask are (pixel_level_classes)")
-        if self.combination != "class" and BACKGROUND not in channels:
-            self._refuse("no class of its mask is normal (seg_normal_ids), so every image would be anomalous")
+        painted = {index for index, name in enumerate(channels) if name == BACKGROUND}
+        if self.combination != "class" and (not painted or painted - set(self.mask_normal_ids)):
+            self._refuse("not every class of its mask that is background is normal (seg_normal_ids)")
 
     def _refuse(self, why: str) -> None:
         raise BadSource(self.source, why, "correct the manifest, or export the model as it was trained")
 
 
-def _present(source: Path, value: Any, field: str) -> Any:
+def _present(source: Path, value: Value | None, field: str) -> Value:
     """`value`, which the manifest must have."""
     if value is None:
         raise BadSource(source, f"its manifest does not say {field}", "add it to the stage, as the model was trained")
