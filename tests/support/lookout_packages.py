@@ -1,7 +1,7 @@
 """Makes packages as Lookout for Vision's training wrote them, with graphs whose answers can be computed beside them.
 
-The mask is the sigmoid of weighted sums of each pixel's channels (a softmax's mean over all classes would tell nothing),
-the class scores are the softmax of weighted sums of the image's mean colour.
+The mask is the sigmoid of weighted sums of each pixel's channels (the mean of a softmax over its classes would tell
+nothing), the class scores are the softmax of weighted sums of the image's mean colour.
 """
 
 from __future__ import annotations

@@ -339,7 +339,9 @@ class _Heads:
             self._refuse("nothing says what the classes of its mask are (pixel_level_classes)")
         painted = {index for index, name in enumerate(channels) if name == BACKGROUND}
         if self.combination != "class" and (not painted or painted - set(self.mask_normal_ids)):
-            self._refuse("not every class of its mask that is background is normal (seg_normal_ids)")
+            self._refuse(
+                f"its verdict needs the normal classes of the mask, and seg_normal_ids is {self.mask_normal_ids}"
+            )
 
     def _refuse(self, why: str) -> None:
         raise BadSource(self.source, why, "correct the manifest, or export the model as it was trained")

@@ -8,7 +8,7 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,11 +135,10 @@ def _renamed_to(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.rename(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputNotWritable(path, error.strerror or str(error)) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):  # it is not there any more, or never was
+            temporary.unlink()
 
 
 def _pack(package: Package, file: Path) -> None:
