@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,6 +23,8 @@ REGISTRY = f"../{AGENT}/registry"
 another `Registry` needs its models told the same."""
 STARTUP_LIMIT = 120
 """Seconds; the script itself waits at most 60 for the agent's work folder."""
+Step = Literal["startup", "run"]
+"""What of its lifecycle a component registers in."""
 ARCHITECTURES = {
     "X86_64": "amd64",
     "ARM64": "aarch64",
@@ -36,12 +38,18 @@ ARCHITECTURES = {
 
 
 def model_recipe(
-    component: str, version: str, description: str, tags: Mapping[str, str], target: Target | None
+    component: str,
+    version: str,
+    description: str,
+    tags: Mapping[str, str],
+    target: Target | None,
+    step: Step = "startup",
 ) -> dict[str, Any]:
     """The recipe of a model package as `component`: it is unpacked and registered with the agent.
 
-    The one step is `startup`: the component stays RUNNING when it has exited 0, so clients may depend HARD on it; after
-    a `run` that exits nucleus lite stops them. The dependency on the agent is SOFT: nucleus lite ends the HARD
+    After a `startup` that exited 0 the component stays RUNNING, so clients may depend HARD on it; after a `run` that
+    exits nucleus lite stops them. `run` is for nucleus lite under systemd 252, where every startup fails (an option it
+    sets came later): clients then depend SOFT on the model. The dependency on the agent is SOFT: nucleus lite ends the HARD
     dependents of a component that crashed, and never starts them again. `BUCKET_NAME` is to be replaced before the
     recipe is published, by hand or by gdk. A recipe has no key for tags and target; they stand in the component's
     configuration, where a device shows them.
@@ -55,7 +63,8 @@ def model_recipe(
     if tags:
         configuration["Tags"] = dict(tags)
     if target is not None:
-        configuration["Target"] = msgspec.to_builtins(target)
+        told = msgspec.to_builtins(target)
+        configuration["Target"] = {key: value for key, value in told.items() if value is not None}
     package = f"{{artifacts:decompressedPath}}/{ARCHIVE}"
     script = f"sh '{package}/{REGISTRATION_SCRIPT}' '{component}' '{version}' '{package}' '{{configuration:/Registry}}'"
     return {
@@ -76,7 +85,7 @@ def model_recipe(
                         "Permission": {"Read": "ALL"},  # the agent may be another user
                     }
                 ],
-                "Lifecycle": {"startup": {"Script": script, "Timeout": STARTUP_LIMIT}},
+                "Lifecycle": {step: {"Script": script, "Timeout": STARTUP_LIMIT}},
             }
         ],
     }

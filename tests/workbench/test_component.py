@@ -115,6 +115,12 @@ def test_the_recipe_tells_description_tags_and_target(package: Package, tmp_path
     assert (configuration["Tags"], configuration["Target"]["name"]) == ({"line": "4"}, "arm_cpu")
 
 
+@pytest.mark.parametrize("step", ["startup", "run"])
+def test_the_package_is_registered_in_the_step_that_was_asked_for(step: str, package: Package, tmp_path: Path) -> None:
+    recipe = json.loads(write_component(package, component(step=step), tmp_path).recipe.read_text())
+    assert list(recipe["Manifests"][0]["Lifecycle"]) == [step]
+
+
 def test_a_failure_leaves_nothing_behind(package: Package, tmp_path: Path) -> None:
     (tmp_path / "recipes").write_text("a file where the folder should be")
     with pytest.raises(OutputNotWritable):

@@ -299,7 +299,9 @@ class _Heads:
         if self.score is not None:
             named |= {"class_scores": self.score.name, "normal_class_ids": self.class_normal_ids}
         if self.mask is not None and self.draws_mask:
-            named |= {"class_mask": self.mask.name, "mask_labels": self.channels, "mask_score": "mean"}
+            named |= {"class_mask": self.mask.name, "mask_labels": self.channels}
+            if self.score is None:
+                named["mask_score"] = "mean"
             if self.stage.seg_recall_bias:
                 bias = self.stage.seg_recall_bias
                 named["mask_bias"] = [

@@ -16,6 +16,7 @@ from agent.greengrass.model_recipe import (
     ARCHIVE,
     MAX_BYTES,
     REGISTRATION_SCRIPT,
+    Step,
     model_recipe,
     registration_script,
     rendered,
@@ -43,6 +44,7 @@ class Component:
     description: str
     tags: Mapping[str, str]
     target: Target | None
+    step: Step = "startup"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def _recipe_of(component: Component) -> bytes:
             description or "An anomaly-detection model for the vision edge agent.",
             component.tags,
             component.target,
+            component.step,
         )
     )
     if len(recipe) > MAX_BYTES:
