@@ -49,22 +49,10 @@ def model_recipe(
 
     After a `startup` that exited 0 the component stays RUNNING, so clients may depend HARD on it; after a `run` that
     exits nucleus lite stops them. `run` is for nucleus lite under systemd 252, where every startup fails (an option it
-    sets came later): clients then depend SOFT on the model. The dependency on the agent is SOFT: nucleus lite ends the HARD
-    dependents of a component that crashed, and never starts them again. `BUCKET_NAME` is to be replaced before the
-    recipe is published, by hand or by gdk. A recipe has no key for tags and target; they stand in the component's
-    configuration, where a device shows them.
+    sets came later): clients then depend SOFT on the model. The dependency on the agent is SOFT: nucleus lite ends the
+    HARD dependents of a component that crashed, and never starts them again. `BUCKET_NAME` is to be replaced before the
+    recipe is published, by hand or by gdk.
     """
-    platform = {"os": "linux", "runtime": "*"}
-    if target is not None:
-        platform["architecture"] = ARCHITECTURES[
-            target.name if isinstance(target, TargetDevice) else target.architecture
-        ]
-    configuration: dict[str, Any] = {"Registry": REGISTRY}
-    if tags:
-        configuration["Tags"] = dict(tags)
-    if target is not None:
-        told = msgspec.to_builtins(target)
-        configuration["Target"] = {key: value for key, value in told.items() if value is not None}
     package = f"{{artifacts:decompressedPath}}/{ARCHIVE}"
     script = f"sh '{package}/{REGISTRATION_SCRIPT}' '{component}' '{version}' '{package}' '{{configuration:/Registry}}'"
     return {
@@ -73,11 +61,11 @@ def model_recipe(
         "ComponentVersion": version,
         "ComponentDescription": description,
         "ComponentPublisher": PUBLISHER,
-        "ComponentConfiguration": {"DefaultConfiguration": configuration},
+        "ComponentConfiguration": {"DefaultConfiguration": _configuration(tags, target)},
         "ComponentDependencies": {AGENT: {"VersionRequirement": ">=1.3.0 <2.0.0", "DependencyType": "SOFT"}},
         "Manifests": [
             {
-                "Platform": platform,
+                "Platform": _platform(target),
                 "Artifacts": [
                     {
                         "Uri": f"s3://BUCKET_NAME/{component}/{version}/{ARCHIVE}.zip",
@@ -89,6 +77,26 @@ def model_recipe(
             }
         ],
     }
+
+
+def _configuration(tags: Mapping[str, str], target: Target | None) -> dict[str, Any]:
+    """What a deployment may change. A recipe has no key for tags and target; here a device shows them."""
+    configuration: dict[str, Any] = {"Registry": REGISTRY}
+    if tags:
+        configuration["Tags"] = dict(tags)
+    if target is not None:
+        told = msgspec.to_builtins(target)
+        configuration["Target"] = {key: value for key, value in told.items() if value is not None}
+    return configuration
+
+
+def _platform(target: Target | None) -> dict[str, str]:
+    """`runtime` is there on one nucleus only; "*" matches on both."""
+    platform = {"os": "linux", "runtime": "*"}
+    if target is not None:
+        told = target.name if isinstance(target, TargetDevice) else target.architecture
+        platform["architecture"] = ARCHITECTURES[told]
+    return platform
 
 
 def rendered(recipe: Mapping[str, Any]) -> bytes:
