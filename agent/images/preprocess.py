@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from agent.images.area import resize_by_area
 from agent.packages.manifest import AgentPreprocessing, Preprocessing, Rectangle
 
 Value = TypeVar("Value", bound=np.generic)
@@ -18,7 +19,6 @@ RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
-    "area": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
 }
 """Pillow's filters; all but nearest smooth over the source pixels when the image shrinks (antialias)."""
@@ -64,7 +64,10 @@ def crop(pixels: NDArray[Value], region: Rectangle | None) -> NDArray[Value]:
 def _resized_and_normalised(pixels: NDArray[np.uint8], wanted: AgentPreprocessing, threads: int) -> NDArray[Any]:
     resized = pixels
     if pixels.shape[:2] != (wanted.height, wanted.width):
-        resized = resize(pixels, wanted.width, wanted.height, RESAMPLING[wanted.interpolation], threads)
+        if wanted.interpolation == "area":
+            resized = resize_by_area(pixels, wanted.width, wanted.height)
+        else:
+            resized = resize(pixels, wanted.width, wanted.height, RESAMPLING[wanted.interpolation], threads)
     if wanted.channels == "BGR":
         resized = resized[:, :, ::-1]
     nchw = wanted.layout == "NCHW"
