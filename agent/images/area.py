@@ -1,4 +1,4 @@
-"""Resizing by area, as OpenCV's INTER_AREA does it: every new pixel is the mean of what it covers, parts counted as parts.
+"""Resizing by area, as OpenCV's INTER_AREA does it: a new pixel is the mean of what it covers, parts counted as parts.
 
 Pillow's BOX counts whole pixels only, and answers other levels wherever the sides are no multiples of each other: 3
 levels off in the mean and up to 160 for a photograph of 768 x 576 (OpenCV 4, Pillow 13).
