@@ -36,6 +36,8 @@ Deploy the agent, run both as the same user, or give both the same Registry in t
     sleep 1
 done
 
+registry=$(CDPATH='' cd -- "$registry" && pwd -P)
+
 # Beside the record, so that the rename is atomic; a name that does not end in .json is no record.
 temporary=$(mktemp "$registry/.$component.XXXXXX")
 trap 'rm -f -- "$temporary"' EXIT

@@ -18,7 +18,6 @@ MANIFEST_NAME = "manifest.json"
 INFORMATION_NAME = "mochi.json"
 """Beside the manifest in training outputs: the model's name and version."""
 MAX_BYTES = 1 << 20
-RETRAINED = "export the model as ONNX from the training output, and give the package again"
 
 Ids = list[Annotated[int, Meta(ge=0)]]
 Side = Annotated[int, Meta(ge=1, le=4096)]
@@ -118,7 +117,9 @@ def read_lookout_manifest(file: Path) -> LookoutManifest:
         return msgspec.json.decode(_content(file), type=LookoutManifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadSource(
-            file, f"it is no manifest of Lookout for Vision ({error})", "give the package as it was trained or deployed"
+            file,
+            f"it is no manifest of Lookout for Vision ({error})",
+            "give the package as it was trained or deployed; one of this agent is for edge-agent package fitted",
         ) from None
 
 
