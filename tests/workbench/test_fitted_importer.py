@@ -17,6 +17,7 @@ from agent.workbench.errors import BadSource
 from agent.workbench.importers.fitted import fitted_draft
 from agent.workbench.packaging.draft import MODEL_FILE
 from agent.workbench.packaging.writer import Evidence, write_package
+from tests.support.lookout_packages import make_lookout_package
 from tests.support.packages import (
     HEIGHT,
     WIDTH,
@@ -70,6 +71,11 @@ def test_a_package_that_does_not_answer_as_it_says_is_refused(tmp_path: Path) ->
 
     with pytest.raises(SelfTestFailed):
         fitted_draft(make_package(tmp_path / "package", change=expect_more))
+
+
+def test_a_package_of_lookout_for_vision_is_for_another_command(tmp_path: Path) -> None:
+    with pytest.raises(BadSource, match="edge-agent package lookout"):
+        fitted_draft(make_lookout_package(tmp_path / "source"))
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:

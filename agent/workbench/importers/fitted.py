@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.errors import BadManifest
 from agent.packages.archive import opened_package
 from agent.packages.manifest import OnnxModel, PackageFile
 from agent.packages.onnx_external_data import external_data_files
@@ -26,31 +27,40 @@ def fitted_draft(source: Path) -> Draft:
 
     Raises:
         BadPackage: it is no package, its files are not what it lists, or it fails its self-test (SelfTestFailed).
-        BadSource: it holds no ONNX model.
+        BadSource: its manifest is another's, or it holds no ONNX model.
     """
-    with opened_package(source) as package:
-        model = _model_of(source, package)
-        Pipeline(package, on_all_cores()).self_test()
-        manifest = package.manifest
-        return Draft(
-            task=manifest.task,
-            preprocessing=msgspec.structs.replace(manifest.preprocessing, ignore_mask=None),
-            outputs=manifest.outputs,
-            decision=manifest.decision,
-            source=manifest.model.source,
-            files={MODEL_FILE: _content(package, model)},
-            labels=manifest.labels,
-            image=manifest.image,
-            ignored=package.ignore_mask(),
-            name=manifest.model.name,
-            version=manifest.model.version,
-            arn=manifest.model.lookout_vision_model_arn,
-            licence=manifest.model.licence,
-            training_images=manifest.model.training_images,
-            tests=_tests(package),
-            reference=manifest.reference,
-            notes=[f"All {len(manifest.self_test)} self-test images are answered here as the package says."],
-        )
+    try:
+        with opened_package(source) as package:
+            return _draft_of(source, package)
+    except BadManifest as refusal:
+        raise BadSource(
+            source, str(refusal).rstrip("."), "a package of Lookout for Vision is for edge-agent package lookout"
+        ) from None
+
+
+def _draft_of(source: Path, package: Package) -> Draft:
+    model = _model_of(source, package)
+    Pipeline(package, on_all_cores()).self_test()
+    manifest = package.manifest
+    return Draft(
+        task=manifest.task,
+        preprocessing=msgspec.structs.replace(manifest.preprocessing, ignore_mask=None),
+        outputs=manifest.outputs,
+        decision=manifest.decision,
+        source=manifest.model.source,
+        files={MODEL_FILE: _content(package, model)},
+        labels=manifest.labels,
+        image=manifest.image,
+        ignored=package.ignore_mask(),
+        name=manifest.model.name,
+        version=manifest.model.version,
+        arn=manifest.model.lookout_vision_model_arn,
+        licence=manifest.model.licence,
+        training_images=manifest.model.training_images,
+        tests=_tests(package),
+        reference=manifest.reference,
+        notes=[f"All {len(manifest.self_test)} self-test images are answered here as the package says."],
+    )
 
 
 def _model_of(source: Path, package: Package) -> PackageFile:
