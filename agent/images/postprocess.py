@@ -90,12 +90,15 @@ def image_score(answer: Answer) -> float:
 def _class_mask_score(answer: Answer) -> float:
     outputs = answer.manifest.outputs
     channels = activate(class_channels(answer.tensors, answer.manifest), outputs.mask_activation)
-    anomalous = [channel for channel, label in enumerate(channel_labels(answer.manifest)) if label != 0]
-    any_anomaly = channels[anomalous].sum(axis=0)
-    counted = values_that_count(any_anomaly, answer.placement, outputs.map_covers, answer.inspected)
     if outputs.mask_score == "mean":
-        return _reduced(counted, np.mean) / len(anomalous)
-    return _reduced(counted, np.max)
+        return _reduced(_counted(channels.mean(axis=0), answer), np.mean)
+    anomalous = [channel for channel, label in enumerate(channel_labels(answer.manifest)) if label != 0]
+    return _reduced(_counted(channels[anomalous].sum(axis=0), answer), np.max)
+
+
+def _counted(values: NDArray[np.float32], answer: Answer) -> NDArray[np.float32]:
+    """The values of pixels that count for the score."""
+    return values_that_count(values, answer.placement, answer.manifest.outputs.map_covers, answer.inspected)
 
 
 def _reduced(values: NDArray[Any], reduce: Callable[[NDArray[np.float64]], Any]) -> float:

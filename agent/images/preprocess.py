@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.images.area import resize_by_area
 from agent.images.placement import Placement, placement_of
 from agent.images.resize import RESAMPLING, resize
 from agent.images.sample import sample
@@ -51,6 +52,8 @@ def _fitted(pixels: NDArray[np.uint8], wanted: AgentPreprocessing, threads: int)
         resized = pixels
     elif not wanted.antialias and wanted.interpolation in ("bilinear", "bicubic"):
         resized = sample(pixels, *size, wanted.interpolation, threads)
+    elif wanted.interpolation == "area":
+        resized = resize_by_area(pixels, *size)
     else:
         resized = resize(pixels, *size, RESAMPLING[wanted.interpolation], threads)
     return _on_plane(resized, placement, wanted.padding)

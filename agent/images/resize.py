@@ -14,7 +14,6 @@ RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
-    "area": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
 }
 """Pillow's filters; all but nearest smooth over the source pixels when the image shrinks (antialias)."""

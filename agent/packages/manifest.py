@@ -163,7 +163,7 @@ class Outputs(_Part, frozen=True):
     nothing."""
     mask_score: Literal["maximum", "mean"] = "maximum"
     """How class_mask makes the score where no other output does: the highest probability of anomaly of a pixel, or the
-    mean over the channels that paint no background and all pixels."""
+    mean of the whole mask, all channels and all pixels, before mask_bias (Lookout for Vision's segmentation head)."""
     boxes: Boxes | None = None
     """Detections; the score is the highest of a class that is not normal, and boxes whose score, calibrated, reaches
     the threshold paint."""
