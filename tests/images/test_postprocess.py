@@ -148,26 +148,26 @@ def test_channels_that_paint_background_do_not_count_as_anomaly():
     assert score(outputs, {"m": [[[0.1]], [[0.7]], [[0.2]]]}) == pytest.approx(0.1)
 
 
-def test_the_class_masks_mean_is_over_its_anomalous_channels_and_all_pixels():
+def test_the_class_masks_mean_is_over_all_its_channels_and_pixels():
     channels = [[[0.9, 0.5]], [[0.1, 0.2]], [[0.0, 0.3]]]
     outputs = {"class_mask": "m", "mask_score": "mean"}
-    assert score(outputs, {"m": channels}) == pytest.approx((0.1 + 0.2 + 0.0 + 0.3) / 4, abs=1e-6)
+    assert score(outputs, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
     painting = {**outputs, "mask_labels": ["background", "background", "dent"]}
-    assert score(painting, {"m": channels}) == pytest.approx(0.15, abs=1e-6)
+    assert score(painting, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
     assert score({**outputs, "mask_score": "maximum"}, {"m": channels}) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_the_class_masks_mean_is_of_probabilities():
     logits = f32([[[2.0]], [[1.0]], [[0.0]]])
-    outputs = {"class_mask": "m", "mask_score": "mean", "mask_activation": "softmax"}
-    anomalous = (math.exp(1) + 1) / (math.exp(2) + math.exp(1) + 1)
-    assert score(outputs, {"m": logits}) == pytest.approx(anomalous / 2, abs=1e-6)
+    outputs = {"class_mask": "m", "mask_score": "mean", "mask_activation": "sigmoid"}
+    expected = sum(1 / (1 + math.exp(-logit)) for logit in (2.0, 1.0, 0.0)) / 3
+    assert score(outputs, {"m": logits}) == pytest.approx(expected, abs=1e-6)
 
 
 def test_ignored_pixels_are_left_out_of_the_mean():
     channels = [[[0.0, 0.0]], [[0.1, 0.8]], [[0.1, 0.0]]]
     outputs = {"class_mask": "m", "mask_score": "mean"}
-    assert score(outputs, {"m": channels}, np.array([[True, False]])) == pytest.approx(0.1, abs=1e-6)
+    assert score(outputs, {"m": channels}, np.array([[True, False]])) == pytest.approx(0.2 / 3, abs=1e-6)
     assert score(outputs, {"m": channels}, np.array([[False, False]])) == 0
 
 
