@@ -75,8 +75,8 @@ def as_built_in(
         return Taken(_by_agent(image, (width, height), front), front.covers, notes)
     if front.resized and resize == "agent":
         notes.append(
-            f"The agent resizes images to {front.resized[0]}x{front.resized[1]} and smooths, as anomalib does in training "
-            f"and validation. (--resize graph leaves it to the graph, which does not smooth.)"
+            f"The agent resizes images to {front.resized[0]}x{front.resized[1]} and smooths, as anomalib does in "
+            f"training and validation. (--resize graph leaves it to the graph, which does not smooth.)"
         )
         return Taken(_by_agent(image, front.resized, front), front.covers, notes)
     notes.append("The graph is given images as the camera sends them, and resizes them itself.")
