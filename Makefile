@@ -17,8 +17,8 @@ help:  ## this list
 demo: $(VENV)/installed  ## draw parts, fit a model on good ones, serve it, inspect more, one picture of it all
 	$(BIN)/edge-agent demo --output demo
 
-test: $(VENV)/installed $(WIRE)/installed  ## all tests
-	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest $(PARALLEL) $(TESTS)
+test: $(VENV)/installed $(WIRE)/installed  ## all tests, but for slow ones that need frameworks
+	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest $(PARALLEL) -m 'not slow' $(TESTS)
 
 faults: $(VENV)/installed  ## inject faults for MINUTES minutes, print what was counted
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --record docs/reliability.json $(if $(ROWS),--rows $(ROWS))

@@ -24,7 +24,9 @@ COMMANDS = {
     "package": "make a package and a component of a model from elsewhere",
     "inspect": "tell what a package or an ONNX file is",
     "verify": "check a package: files, model, self-test",
+    "evaluate": "tell how good a model is, on labelled images",
     "detect": "inspect images with a package, without a server",
+    "tune": "set the threshold of a model on this device, from labelled images or by hand",
     "greengrass": "components, deployments and recipe checks for AWS IoT Greengrass",
     "demo": "the whole way in one command, on drawn parts or on your photos",
 }

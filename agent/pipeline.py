@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,9 +13,11 @@ from agent.backends.base import BackendSettings, ModelToOpen, RunsOn, Tensors
 from agent.backends.opening import backend_for
 from agent.errors import WrongImageSize
 from agent.images.detection import Detection, StageTimes, paint_mask, regions_of
-from agent.images.postprocess import decide, image_score, pixel_labels
+from agent.images.inspected import Inspected
+from agent.images.placement import placement_of
+from agent.images.postprocess import Answer, decide, image_score, pixel_labels
 from agent.images.preprocess import crop, preprocess, tensor_shape
-from agent.packages.manifest import AgentPreprocessing, SelfTestImage
+from agent.packages.manifest import AgentPreprocessing, Manifest, SelfTestImage
 from agent.packages.package import Package, verify_files
 from agent.packages.self_test import SelfTestAnswer, run_self_test
 
@@ -46,7 +49,7 @@ class Pipeline:
             settings,
         )
         ignored = package.ignore_mask()
-        self._inspected = None if ignored is None else crop(~ignored, preprocessing.region_of_interest)
+        self._inspected = None if ignored is None else Inspected(crop(~ignored, preprocessing.region_of_interest))
         self._names = [label.name for label in manifest.labels]
         self._colors = manifest.colors
 
@@ -62,11 +65,14 @@ class Pipeline:
         """
         return run_self_test(self._package, self._backend.precision, self._self_test_answer)
 
-    def detect(self, pixels: NDArray[np.uint8], mask_into: memoryview | None = None) -> Detection:
+    def detect(
+        self, pixels: NDArray[np.uint8], mask_into: memoryview | None = None, threshold: float | None = None
+    ) -> Detection:
         """The answer to `pixels` (uint8, (height, width, 3), RGB, C-contiguous).
 
         A segmentation model's mask is painted into `mask_into` (writable bytes, at least height * width * 3) where it
-        is given, else into new memory; classification models paint none.
+        is given, else into new memory; classification models paint none. `threshold` (0..1) stands in for the
+        package's.
 
         Raises:
             WrongImageSize: the package takes images of one size, and this is another.
@@ -87,21 +93,29 @@ class Pipeline:
         inferred = time.perf_counter()
         if self._backend.batch > 1:
             tensors = {name: values[:1] if values.ndim else values for name, values in tensors.items()}
-        detection = self._judge(tensors, width, height, mask_into)
+        detection = self._judge(tensors, width, height, mask_into, self._in_force(threshold))
         times = StageTimes(preprocessed - began, inferred - preprocessed, time.perf_counter() - inferred)
         return dataclasses.replace(detection, times=times)
 
-    def _judge(self, tensors: Tensors, width: int, height: int, mask_into: memoryview | None) -> Detection:
-        """What the model's outputs for a width x height image mean."""
-        manifest, region = self._manifest, self._preprocessing.region_of_interest
-        score = image_score(tensors, manifest, self._inspected)
+    def _in_force(self, threshold: float | None) -> Manifest:
+        """The manifest to judge an image by: whatever depends on the threshold reads it from there."""
+        if threshold is None:
+            return self._manifest
+        replace = msgspec.structs.replace
+        return replace(self._manifest, decision=replace(self._manifest.decision, threshold=threshold))
+
+    def _judge(
+        self, tensors: Tensors, width: int, height: int, mask_into: memoryview | None, manifest: Manifest
+    ) -> Detection:
+        """What the model's outputs for a width x height image mean, by the decision of `manifest`."""
+        region = self._preprocessing.region_of_interest
+        placement = placement_of(self._preprocessing, width, height)
+        answer = Answer(tensors, manifest, placement, self._inspected)
+        score = image_score(answer)
         if manifest.task == "classification":
             return Detection(*decide(score, manifest.decision, mask_shows_anomaly=False))
 
-        size = (region.width, region.height) if region else (width, height)
-        labels = pixel_labels(tensors, manifest, *size)
-        if self._inspected is not None:
-            labels = np.where(self._inspected, labels, 0).astype(np.uint8)
+        labels = pixel_labels(answer)
         if region is not None:
             whole = np.zeros((height, width), np.uint8)
             whole[region.y : region.y + region.height, region.x : region.x + region.width] = labels

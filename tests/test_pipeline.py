@@ -9,13 +9,14 @@ from onnx import TensorProto
 
 from agent.backends.base import BackendSettings
 from agent.errors import AnswerNotFinite, BadPackageFile, ModelDoesNotFit, WrongImageSize
-from agent.packages.manifest import AgentPreprocessing, Label, LinearCalibration, Outputs, Rectangle
+from agent.packages.manifest import AgentPreprocessing, Boxes, Cover, Label, LinearCalibration, Outputs, Rectangle
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
 from tests.support.packages import (
     HEIGHT,
     WIDTH,
     add_file,
+    boxes_model,
     changed,
     constant_score_model,
     first_channel_model,
@@ -101,6 +102,33 @@ def test_a_packages_own_colours_are_painted(opened):
     detection = pipeline.detect(grey(0))
     assert detection.regions[1].color == "#010203"
     assert (detection.mask == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "anomalous", "confidence"),
+    [
+        (None, True, 0.8),
+        (0.8, True, 0.8),
+        (0.80004, True, 0.8),
+        (0.8001, False, 0.2),
+        (0.0, True, 0.8),
+        (1, False, 0.2),
+    ],
+)
+def test_a_threshold_that_comes_with_the_image_makes_verdict_and_confidence(opened, threshold, anomalous, confidence):
+    pipeline = opened()
+    detection = pipeline.detect(dark_square(), threshold=threshold)
+    assert (detection.is_anomalous, detection.confidence, detection.score) == (anomalous, confidence, 0.8)
+    assert detection.threshold == (0.5 if threshold is None else round(threshold, 4))
+    assert areas(detection)["anomaly"] == 64 / (WIDTH * HEIGHT)  # the map has a threshold of its own
+    assert pipeline.detect(dark_square()).threshold == 0.5  # of this image only
+
+
+def test_the_self_test_is_judged_by_the_packages_own_threshold(opened):
+    pipeline = opened()
+    pipeline.detect(grey(255), threshold=0.0)
+    ((test, answer),) = pipeline.self_test()
+    assert answer.is_anomalous is test.is_anomalous is False
 
 
 def test_verdict_and_mask_are_judged_apart(opened):
@@ -272,6 +300,134 @@ def test_a_batch_fixed_in_the_graph_gets_the_image_repeated_and_gives_one_answer
     assert twice.score == once.score == 0.8
     assert twice.regions == once.regions
     np.testing.assert_array_equal(twice.mask, once.mask)
+
+
+# --- proportions kept: where the mask lies
+
+SQUARE = AgentPreprocessing(tensor="input", width=64, height=64, interpolation="nearest")
+"""Of the 96 x 64 image: a letterbox of 64 x 43 below 10 rows of padding, or its middle 64 x 64."""
+
+
+def bright_square(left, top, side=16):
+    pixels = grey(0)
+    pixels[top : top + side, left : left + side] = 255
+    return pixels
+
+
+def square(**fields):
+    """The model sees 64 x 64; its map is what is bright, and the score the map's maximum where it counts."""
+
+    def change(manifest):
+        wanted = changed(SQUARE, **fields)
+        return changed(manifest, preprocessing=wanted, outputs=Outputs(anomaly_map="map"))
+
+    return {"change": change, "model": first_channel_model(width=64, height=64)}
+
+
+def painted_box(detection):
+    """Left, top, right and bottom of what is painted."""
+    rows, columns = np.nonzero((detection.mask == GREEN).all(axis=2))
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+@pytest.mark.parametrize(("left", "top"), [(0, 0), (80, 48), (40, 24)])
+def test_a_letterbox_shows_the_anomaly_where_it_lies_and_no_padding(opened, left, top):
+    detection = opened(**square(resize="letterbox", padding=255)).detect(bright_square(left, top))
+    assert detection.score == 1.0
+    assert painted_box(detection) == pytest.approx((left, top, left + 16, top + 16), abs=1)
+    assert areas(detection)["anomaly"] == pytest.approx(256 / (WIDTH * HEIGHT), rel=0.15)
+
+
+def test_the_padding_of_a_letterbox_is_never_anomalous(opened):
+    """Bright padding beside a dark image: the map is 1 there, the answer normal."""
+    detection = opened(**square(resize="letterbox", padding=255)).detect(grey(0))
+    assert (detection.is_anomalous, detection.score, areas(detection)) == (False, 0.0, {"background": 1.0})
+
+
+def test_a_crop_inspects_the_middle_and_the_rest_is_background(opened):
+    pipeline = opened(**square(resize="crop"))
+    assert painted_box(pipeline.detect(bright_square(16, 10))) == (16, 10, 32, 26)
+    assert painted_box(pipeline.detect(bright_square(8, 0))) == (16, 0, 24, 16)  # half of it was not seen
+    beside = pipeline.detect(bright_square(0, 0))
+    assert (beside.is_anomalous, beside.score, areas(beside)) == (False, 0.0, {"background": 1.0})
+
+
+def test_a_crop_of_a_larger_shorter_side_inspects_less(opened):
+    detection = opened(**square(resize="crop", shorter_side=128)).detect(grey(255))
+    assert painted_box(detection) == (32, 16, 64, 48)
+    assert areas(detection)["anomaly"] == 32 * 32 / (WIDTH * HEIGHT)
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "crop"])
+def test_region_of_interest_and_ignore_mask_hold_whatever_the_image_is_fitted_by(tmp_path, resize):
+    folder = make_package(tmp_path / "package", **square(resize=resize))
+    ignored = np.zeros((HEIGHT, WIDTH), bool)
+    ignored[:, 40:] = True
+    pipeline = ignoring(folder, ignored, region_of_interest=REGION)
+    inside = pipeline.detect(bright_square(30, 20, side=20))
+    assert inside.score == 1.0
+    assert painted_box(inside) == pytest.approx((30, 20, 40, 40), abs=1)
+    for left, top in ((44, 20), (0, 20), (25, 44)):  # on ignored pixels, and beside the region
+        unseen = pipeline.detect(bright_square(left, top))
+        assert (unseen.score, areas(unseen)) == (0.0, {"background": 1.0})
+
+
+def test_a_map_of_a_part_of_the_plane_is_pasted_there(opened):
+    def change(manifest):
+        outputs = Outputs(anomaly_map="map", map_covers=Cover(x=0.25, y=0.5, width=0.5, height=0.25))
+        return changed(manifest, outputs=outputs)
+
+    detection = opened(change).detect(grey(0))
+    assert painted_box(detection) == (24, 32, 72, 48)
+
+
+# --- boxes
+
+
+def boxes(*rows, task="segmentation", threshold=0.5, **fields):
+    """Of classes scratch, dent and background, in 64 x 64; `fields` change the preprocessing."""
+    boxes = Boxes("boxes", "rows", ["scratch", "dent", "background"])
+
+    def change(manifest):
+        labels = [Label("background"), Label("dent"), Label("scratch")] if task == "segmentation" else []
+        return changed(
+            manifest,
+            preprocessing=changed(SQUARE, **fields),
+            outputs=Outputs(boxes=boxes),
+            decision=changed(manifest.decision, threshold=threshold),
+            labels=labels,
+        )
+
+    return {"change": change, "task": task, "model": boxes_model([list(row) for row in rows])}
+
+
+def test_boxes_paint_the_labels_of_their_classes_and_the_best_makes_the_score(opened):
+    options = boxes((0, 10, 32, 53, 0.9, 1), (32, 10, 64, 31.5, 0.6, 0), (0, 0, 64, 64, 1, 2), resize="letterbox")
+    detection = opened(**options).detect(grey(255))
+    assert (detection.is_anomalous, detection.score) == (True, 0.9)
+    assert areas(detection) == {"background": 0.25, "dent": 0.5, "scratch": 0.25}
+    painted = [region.color for region in detection.regions if region.name == "dent"]
+    assert painted == ["#23A436"]
+    assert (detection.mask[:, :48] == GREEN).all()
+    assert (detection.mask[32:, 48:] == 255).all()
+
+
+def test_boxes_below_the_threshold_are_not_painted(opened):
+    options = boxes((0, 0, 32, 64, 0.9, 1), (32, 0, 64, 64, 0.6, 0), threshold=0.7)
+    assert set(areas(opened(**options).detect(grey(255)))) == {"background", "dent"}
+    dark = opened(**options).detect(grey(51))  # the scores are a fifth
+    assert (dark.is_anomalous, dark.score, areas(dark)) == (False, 0.18, {"background": 1.0})
+
+
+def test_a_classification_by_boxes_gives_a_verdict_alone(opened):
+    options = boxes((0, 0, 32, 64, 0.9, 1), (0, 0, 64, 64, 1, 2), task="classification")
+    detection = opened(**options).detect(grey(255))
+    assert (detection.is_anomalous, detection.score, detection.mask) == (True, 0.9, None)
+
+
+def test_a_box_in_the_region_of_interest_is_painted_in_the_image(opened):
+    detection = opened(**boxes((16, 16, 48, 48, 0.9, 1), region_of_interest=REGION)).detect(grey(255))
+    assert painted_box(detection) == (30, 18, 50, 33)  # the middle of 40 x 30 at 20, 10; 17.5 and 32.5 rounded up
 
 
 # --- what cannot be answered

@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.errors import Refusal
 from agent.settings import environment_name_of
+
+if TYPE_CHECKING:
+    from agent.models.device_threshold import ThresholdFile
 
 
 class SameVersionDiffers(Refusal):
@@ -30,6 +36,15 @@ class RegistryNotWritable(Refusal):
             f"The registry {registry} cannot be changed: {reason}. Use the agent's user, or --registry with "
             "the directory that your agent serves."
         )
+
+
+@contextmanager
+def failures_of(registry: Path) -> Iterator[None]:
+    """What the system will not do with the registry becomes RegistryNotWritable."""
+    try:
+        yield
+    except OSError as error:
+        raise RegistryNotWritable(registry, error.strerror or str(error)) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,14 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
     from agent.settings import default_registry
 
     registry = Path(arguments.registry or default_registry()).absolute()
-    try:
+    with failures_of(registry):
         if arguments.action == "register":
             return _register(arguments.package, arguments.component, registry)
         if arguments.action == "remove":
             return _remove(arguments.component, registry)
         return _list(registry)
-    except OSError as error:
-        raise RegistryNotWritable(registry, error.strerror or str(error)) from None
 
 
 def _register(source: Path, component: str, registry: Path) -> int:
@@ -95,29 +108,49 @@ def _unpacked(archive: Path, component: str, registry: Path) -> Path:
 
 
 def _remove(component: str, registry: Path) -> int:
-    from agent.models.registry import remove_record
+    from agent.models.registry import Registry, remove_record
 
     try:
         remove_record(registry, component)
     except FileNotFoundError:
         raise NoSuchRecord(component) from None
+    _remove_threshold(Registry(registry).thresholds().get(component), component, registry)
     # What was unpacked on registering goes with the record; a folder that was used in place stays.
     shutil.rmtree(_packages_of(registry, component), ignore_errors=True)
     print(f"{component} is removed from {registry}.")
     return 0
 
 
+def _remove_threshold(on_device: ThresholdFile | None, component: str, registry: Path) -> None:
+    """A model that comes back under this name starts with its package's threshold. The log of changes stays: why a part
+    was passed last month is asked of models, too, that have left since."""
+    from agent.models.device_threshold import DeviceThreshold
+    from agent.models.threshold_change import ThresholdChange, drop_threshold, now, user
+
+    if on_device is None:
+        return
+    version, old = "", None
+    if isinstance(on_device, DeviceThreshold):
+        version, old = on_device.version, on_device.threshold
+    drop_threshold(registry, ThresholdChange(now(), user(os.environ), "removed", component, version, old, None))
+
+
 def _list(registry: Path) -> int:
     from tabulate import tabulate
 
+    from agent.models.device_threshold import remark
     from agent.models.registry import Registry
     from agent.packages.package import read_package
 
     rows = []
-    for component, record in Registry(registry).records().items():
+    registered = Registry(registry)
+    thresholds = registered.thresholds()
+    for component, record in registered.records().items():
         try:
             manifest = read_package(Path(record.path)).manifest
             state = f"{manifest.task}, {manifest.image.width} x {manifest.image.height}"
+            if said := remark(record.version, manifest.decision.threshold, thresholds.get(component)):
+                state += f"; {said}"
         except Refusal as refusal:
             state = str(refusal)
         rows.append((component, record.version, state, record.path))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from agent.errors import AnswerNotFinite, ModelDoesNotFit
+from agent.errors import ModelDoesNotFit
+from agent.images.box_painting import paint_boxes
+from agent.images.boxes import Detections, detections
 from agent.images.detection import SCORE_DECIMALS
+from agent.images.inspected import Inspected
+from agent.images.maps import labels_where_reached, nearest_labels, values_that_count
+from agent.images.outputs import Tensors, activate, anomaly_map, channel_labels, class_channels, finite
+from agent.images.placement import Placement
 from agent.packages.manifest import (
-    Activation,
     Calibration,
     Combination,
     Decision,
@@ -21,8 +26,6 @@ from agent.packages.manifest import (
     LogisticCalibration,
     Manifest,
 )
-
-Tensors = Mapping[str, NDArray[Any]]
 
 COMBINED: dict[Combination, Callable[[bool, bool], bool]] = {
     "class": lambda by_score, by_mask: by_score,
@@ -33,21 +36,40 @@ COMBINED: dict[Combination, Callable[[bool, bool], bool]] = {
 """Verdict from the score's verdict and from whether the mask shows any anomaly."""
 
 
-def image_score(tensors: Tensors, manifest: Manifest, inspected: NDArray[np.bool_] | None) -> float:
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model answered to one image, and all that is needed to read it."""
+
+    tensors: Tensors
+    manifest: Manifest
+    placement: Placement
+    """Where the inspected part of the image lies in the input tensor."""
+    inspected: Inspected | None = None
+    """None: no pixel is ignored."""
+
+    @cached_property
+    def detections(self) -> Detections:
+        boxes = self.manifest.outputs.boxes
+        assert boxes is not None  # only asked for where the manifest names them
+        return detections(self.tensors, boxes, self.placement, self.inspected)
+
+
+def image_score(answer: Answer) -> float:
     """The calibrated anomaly score, 0..1, not rounded.
 
-    The named score, else the sum over the class scores that are not normal, else the maximum of the anomaly map, else
-    the highest probability of anomaly in the class mask. `inspected` (bool, (height, width) of the inspected part)
-    leaves the pixels of an ignore mask out of the two last.
+    The named score, else the sum over the class scores that are not normal, else what the mask's output makes: the
+    maximum of the anomaly map, the maximum or mean probability of anomaly in the class mask, the best box. To these
+    only pixels of the image count that no ignore mask covers; where there are none, it is that of 0.
 
     Raises:
         AnswerNotFinite: the model gave NaN or infinity.
+        ModelDoesNotFit: an output has not the shape that its manifest says.
     """
-    outputs = manifest.outputs
+    outputs, tensors = answer.manifest.outputs, answer.tensors
     if outputs.score is not None:
-        raw = float(_finite(tensors, outputs.score).flat[0])
+        raw = float(finite(tensors, outputs.score).flat[0])
     elif outputs.class_scores is not None:
-        scores = activate(_finite(tensors, outputs.class_scores).ravel(), outputs.class_activation)
+        scores = activate(finite(tensors, outputs.class_scores).ravel(), outputs.class_activation)
         normal = sorted(set(outputs.normal_class_ids))
         if normal[-1] >= scores.size:
             raise ModelDoesNotFit(
@@ -56,109 +78,95 @@ def image_score(tensors: Tensors, manifest: Manifest, inspected: NDArray[np.bool
         # In float64: sums of large float32 scores would be infinite.
         raw = float(np.delete(scores, normal).sum(dtype=np.float64))
     elif outputs.anomaly_map is not None:
-        raw = _maximum(anomaly_map(tensors, outputs.anomaly_map), inspected)
+        values = anomaly_map(tensors, outputs.anomaly_map)
+        raw = _reduced(values_that_count(values, answer.placement, outputs.map_covers, answer.inspected), np.max)
+    elif outputs.class_mask is not None:
+        raw = _class_mask_score(answer)
     else:
-        assert outputs.class_mask is not None  # the manifest names at least one output
-        channels = activate(class_channels(tensors, manifest), outputs.mask_activation)
-        anomalous = [channel for channel, label in enumerate(_channel_labels(manifest)) if label != 0]
-        raw = _maximum(channels[anomalous].sum(axis=0), inspected)
-    return calibrate(raw, manifest.decision.calibration)
+        raw = _reduced(answer.detections.scores, np.max)
+    return float(calibrate(raw, answer.manifest.decision.calibration))
 
 
-def calibrate(raw: float, calibration: Calibration) -> float:
-    """`raw` in the package's unit as 0..1; the formulas stand with the manifest's types."""
-    if isinstance(calibration, LinearCalibration):
-        raw = (raw - calibration.center) / calibration.range + 0.5
-    elif isinstance(calibration, LogisticCalibration):
-        x = raw / calibration.maximum if calibration.maximum > 1 else raw
-        # exp overflows beyond 709; the score is 0 or 1 long before.
-        raw = 1 / (1 + math.exp(min(700.0, max(-700.0, calibration.a * x + calibration.b))))
-    return min(1.0, max(0.0, raw))
+def _class_mask_score(answer: Answer) -> float:
+    outputs = answer.manifest.outputs
+    channels = activate(class_channels(answer.tensors, answer.manifest), outputs.mask_activation)
+    if outputs.mask_score == "mean":
+        return _reduced(_counted(channels.mean(axis=0), answer), np.mean)
+    anomalous = [channel for channel, label in enumerate(channel_labels(answer.manifest)) if label != 0]
+    return _reduced(_counted(channels[anomalous].sum(axis=0), answer), np.max)
+
+
+def _counted(values: NDArray[np.float32], answer: Answer) -> NDArray[np.float32]:
+    """The values of pixels that count for the score."""
+    return values_that_count(values, answer.placement, answer.manifest.outputs.map_covers, answer.inspected)
+
+
+def _reduced(values: NDArray[Any], reduce: Callable[[NDArray[np.float64]], Any]) -> float:
+    """`values` as one number; 0 where there are none."""
+    return float(reduce(values.astype(np.float64))) if values.size else 0.0
+
+
+def calibrate(raw: float | NDArray[np.float64], calibration: Calibration) -> NDArray[np.float64]:
+    """`raw` in the package's unit as 0..1, one by one; the formulas stand with the manifest's types."""
+    values = np.asarray(raw, np.float64)
+    with np.errstate(over="ignore"):  # infinity becomes 0 or 1
+        if isinstance(calibration, LinearCalibration):
+            values = (values - calibration.center) / calibration.range + 0.5
+        elif isinstance(calibration, LogisticCalibration):
+            x = values / calibration.maximum if calibration.maximum > 1 else values
+            # exp overflows beyond 709; the score is 0 or 1 long before.
+            values = 1 / (1 + np.exp(np.clip(calibration.a * x + calibration.b, -700, 700)))
+    return np.asarray(np.clip(values, 0, 1))
 
 
 def decide(score: float, decision: Decision, mask_shows_anomaly: bool) -> tuple[bool, float, float, float]:
     """Verdict, confidence, rounded score and rounded threshold."""
+    is_anomalous = COMBINED[decision.combination](_reaches(score, decision), mask_shows_anomaly)
     score, threshold = round(score, SCORE_DECIMALS), round(decision.threshold, SCORE_DECIMALS)
-    is_anomalous = COMBINED[decision.combination](score >= threshold, mask_shows_anomaly)
     return is_anomalous, score if is_anomalous else round(1 - score, SCORE_DECIMALS), score, threshold
 
 
-def pixel_labels(tensors: Tensors, manifest: Manifest, width: int, height: int) -> NDArray[np.uint8]:
-    """The label index of every pixel of the inspected part: uint8, (height, width).
+def _reaches(score: float, decision: Decision) -> bool:
+    """Whether a calibrated score is at least the threshold, in the decimals that are sent."""
+    return round(score, SCORE_DECIMALS) >= round(decision.threshold, SCORE_DECIMALS)
+
+
+def pixel_labels(answer: Answer) -> NDArray[np.uint8]:
+    """The label index of every pixel of the inspected part of the image: uint8, (height, width).
 
     Maps are resized bilinearly and then compared with the pixel threshold; class masks take the largest channel and are
-    resized to the nearest neighbour.
+    resized to the nearest neighbour; boxes that reach the threshold are painted. What the model did not see, and what
+    is ignored, is background.
 
     Raises:
         AnswerNotFinite: the model gave NaN or infinity.
+        ModelDoesNotFit: an output has not the shape that its manifest says.
     """
+    manifest, placement = answer.manifest, answer.placement
     outputs = manifest.outputs
     if outputs.anomaly_map is not None:
-        values = anomaly_map(tensors, outputs.anomaly_map)
-        threshold = manifest.decision.pixel_threshold
-        if values.max() < threshold:  # interpolation never exceeds the maximum: most good images end here
-            return np.zeros((height, width), np.uint8)
-        return np.asarray(resize_map(values, width, height) >= threshold).view(np.uint8)
-    by_channel = np.array(_channel_labels(manifest), np.uint8)
-    labels: NDArray[np.uint8] = by_channel[class_channels(tensors, manifest).argmax(axis=0)]
-    if labels.shape == (height, width):
-        return labels
-    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+        values = anomaly_map(answer.tensors, outputs.anomaly_map)
+        labels = labels_where_reached(values, manifest.decision.pixel_threshold, placement, outputs.map_covers)
+    elif outputs.class_mask is not None:
+        channels = class_channels(answer.tensors, manifest)
+        if outputs.mask_bias:
+            channels = channels + np.array(outputs.mask_bias, np.float32)[:, None, None]
+        by_channel = np.array(channel_labels(manifest), np.uint8)
+        labels = nearest_labels(by_channel[channels.argmax(axis=0)], placement, outputs.map_covers)
+    else:
+        reaching = answer.detections.where(_reach(answer.detections.scores, manifest.decision))
+        assert outputs.boxes is not None  # the manifest names one of the three for segmentation
+        labels = paint_boxes(reaching, outputs.boxes, [label.name for label in manifest.labels], placement)
+    if answer.inspected is not None:
+        labels = labels * answer.inspected.pixels
+    return labels
 
 
-def resize_map(values: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """`values` (float32, (h, w)) resized bilinearly to (height, width)."""
-    if values.shape == (height, width):
-        return values
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def anomaly_map(tensors: Tensors, name: str) -> NDArray[np.float32]:
-    """The map as float32, (h, w)."""
-    values = _finite(tensors, name)
-    if values.ndim < 2 or values.size != values.shape[-1] * values.shape[-2]:
-        raise ModelDoesNotFit(f"'{name}' has the shape {values.shape}; an anomaly map is (1, 1, h, w)")
-    return values.reshape(values.shape[-2:]).astype(np.float32, copy=False)
-
-
-def class_channels(tensors: Tensors, manifest: Manifest) -> NDArray[np.float32]:
-    """The class mask as float32, (channels, h, w)."""
-    name = manifest.outputs.class_mask
-    assert name is not None  # only asked for where the manifest names one
-    values = _finite(tensors, name)
-    wanted = len(manifest.mask_labels)
-    if values.ndim < 3 or values.shape[-3] != wanted or values.size != wanted * values.shape[-1] * values.shape[-2]:
-        raise ModelDoesNotFit(f"'{name}' has the shape {values.shape}; the manifest labels {wanted} channels")
-    return values.reshape(values.shape[-3:]).astype(np.float32, copy=False)
-
-
-def activate(values: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
-    """`values` as probabilities; softmax goes over the first axis."""
-    if activation == "sigmoid":
-        return np.asarray(1 / (1 + np.exp(-np.clip(values, -80, 80))), np.float32)
-    if activation == "softmax":
-        shifted = np.exp(values - values.max(axis=0, keepdims=True))
-        return np.asarray(shifted / shifted.sum(axis=0, keepdims=True), np.float32)
-    return values
-
-
-def _channel_labels(manifest: Manifest) -> list[int]:
-    names = [label.name for label in manifest.labels]
-    return [names.index(name) for name in manifest.mask_labels]
-
-
-def _finite(tensors: Tensors, name: str) -> NDArray[Any]:
-    values = tensors[name]
-    if values.size == 0:
-        raise ModelDoesNotFit(f"'{name}' is empty")
-    if not np.isfinite(values).all():
-        raise AnswerNotFinite(name)
-    return values
-
-
-def _maximum(values: NDArray[np.float32], inspected: NDArray[np.bool_] | None) -> float:
-    if inspected is None:
-        return float(values.max())
-    height, width = inspected.shape
-    kept = resize_map(values, width, height)[inspected]
-    return float(kept.max()) if kept.size else 0.0
+def _reach(scores: NDArray[np.float64], decision: Decision) -> NDArray[np.bool_]:
+    """For each of `scores` (as the graph gives them) whether it makes a box, or an image, anomalous."""
+    calibrated = calibrate(scores, decision.calibration)
+    reach = calibrated >= decision.threshold - 10**-SCORE_DECIMALS
+    # Rounded one by one: NumPy rounds some decimals another way, and the verdict must agree with what is painted.
+    for index in np.flatnonzero(reach):
+        reach[index] = _reaches(float(calibrated[index]), decision)
+    return np.asarray(reach)

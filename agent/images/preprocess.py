@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from agent.images.area import resize_by_area
+from agent.images.placement import Placement, placement_of
+from agent.images.resize import RESAMPLING, resize
+from agent.images.sample import sample
 from agent.packages.manifest import AgentPreprocessing, Preprocessing, Rectangle
 
 Value = TypeVar("Value", bound=np.generic)
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "area": Image.Resampling.BOX,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-"""Pillow's filters; all but nearest smooth over the source pixels when the image shrinks (antialias)."""
-
-SUPPORT = {
-    Image.Resampling.BILINEAR: 1.0,
-    Image.Resampling.BICUBIC: 2.0,
-    Image.Resampling.LANCZOS: 3.0,
-}
-"""How far a filter reaches, in pixels of the smaller image (Pillow, `Resample.c`); the others are not worth bands."""
-WORTH_BANDS = 6 << 20
-"""Bytes; smaller images are resized as fast on one thread."""
-_bands = ThreadPoolExecutor(thread_name_prefix="band")
 
 
 def tensor_shape(preprocessing: Preprocessing, width: int, height: int) -> tuple[int, ...]:
@@ -50,7 +32,7 @@ def preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, threads:
     """
     region = crop(pixels, preprocessing.region_of_interest)
     if isinstance(preprocessing, AgentPreprocessing):
-        return _resized_and_normalised(region, preprocessing, threads)
+        return _normalised(_fitted(region, preprocessing, threads), preprocessing)
     return np.ascontiguousarray(region)[None]
 
 
@@ -61,14 +43,38 @@ def crop(pixels: NDArray[Value], region: Rectangle | None) -> NDArray[Value]:
     return pixels[region.y : region.y + region.height, region.x : region.x + region.width]
 
 
-def _resized_and_normalised(pixels: NDArray[np.uint8], wanted: AgentPreprocessing, threads: int) -> NDArray[Any]:
-    resized = pixels
-    if pixels.shape[:2] != (wanted.height, wanted.width):
-        resized = resize(pixels, wanted.width, wanted.height, RESAMPLING[wanted.interpolation], threads)
+def _fitted(pixels: NDArray[np.uint8], wanted: AgentPreprocessing, threads: int) -> NDArray[np.uint8]:
+    """`pixels` ((h, w, 3)) as large as the tensor: resized, and cropped or padded where the package says so."""
+    height, width = pixels.shape[:2]
+    placement = placement_of(wanted, width, height)
+    size = placement.across.size, placement.down.size
+    if size == (width, height):
+        resized = pixels
+    elif not wanted.antialias and wanted.interpolation in ("bilinear", "bicubic"):
+        resized = sample(pixels, *size, wanted.interpolation, threads)
+    elif wanted.interpolation == "area":
+        resized = resize_by_area(pixels, *size)
+    else:
+        resized = resize(pixels, *size, RESAMPLING[wanted.interpolation], threads)
+    return _on_plane(resized, placement, wanted.padding)
+
+
+def _on_plane(resized: NDArray[np.uint8], placement: Placement, padding: int) -> NDArray[np.uint8]:
+    """What of `resized` lies on the tensor's plane, and `padding` where nothing does."""
+    across, down = placement.across, placement.down
+    resized = resized[max(0, -down.start) :, max(0, -across.start) :][: down.plane, : across.plane]
+    if resized.shape[:2] == (down.plane, across.plane):
+        return resized
+    plane = np.full((down.plane, across.plane, 3), padding, np.uint8)
+    plane[down.start : down.start + down.size, across.start : across.start + across.size] = resized
+    return plane
+
+
+def _normalised(fitted: NDArray[np.uint8], wanted: AgentPreprocessing) -> NDArray[Any]:
     if wanted.channels == "BGR":
-        resized = resized[:, :, ::-1]
+        fitted = fitted[:, :, ::-1]
     nchw = wanted.layout == "NCHW"
-    channels = resized.transpose(2, 0, 1) if nchw else resized
+    channels = fitted.transpose(2, 0, 1) if nchw else fitted
     if wanted.dtype == "uint8":
         return np.ascontiguousarray(channels)[None]
     # (x * scale - mean) / std as one multiplication and one addition.
@@ -80,42 +86,3 @@ def _resized_and_normalised(pixels: NDArray[np.uint8], wanted: AgentPreprocessin
     np.multiply(channels, factor, out=tensor)
     tensor += offset
     return tensor.astype(wanted.dtype, copy=False)[None]
-
-
-def resize(
-    pixels: NDArray[np.uint8], width: int, height: int, resampling: Image.Resampling, threads: int = 1
-) -> NDArray[np.uint8]:
-    """`pixels` ((h, w, 3)) as (height, width, 3); in bands on several threads where there is enough to do.
-
-    Pillow releases the interpreter's lock while it works, and the pixels are those of one go: half the time for
-    4096 x 3000 on two cores. (Images that are taller than wide are done in one go: Pillow 13 resizes those vertically
-    first, which it would not do with a band of them, and pixels would differ.)
-    """
-    is_large = pixels.nbytes >= WORTH_BANDS and resampling in SUPPORT and pixels.shape[1] >= pixels.shape[0]
-    edges = _band_edges(pixels.shape[0], height, threads if is_large else 1)
-    resized = np.empty((height, width, 3), np.uint8)
-    rows_per_row = pixels.shape[0] / height
-    reach = math.ceil(SUPPORT.get(resampling, 0) * max(1.0, rows_per_row)) + 1
-
-    def make_band(first: int, end: int) -> None:
-        # The source rows that this band's filter reaches; the box says where the band lies in them.
-        begins, ends = first * pixels.shape[0] // height, end * pixels.shape[0] // height
-        top = max(0, begins - reach)
-        source = Image.fromarray(pixels[top : ends + reach])
-        box = (0, begins - top, source.width, ends - top)
-        resized[first:end] = np.asarray(source.resize((width, end - first), resampling, box))
-
-    others = [_bands.submit(make_band, *band) for band in itertools.pairwise(edges[1:])]
-    make_band(*edges[:2])
-    for band in others:
-        band.result()
-    return resized
-
-
-def _band_edges(source: int, wanted: int, bands: int) -> list[int]:
-    """Rows of the resized image, 0 to `wanted`, at which bands begin and end: only such as lie on a row of the source.
-
-    Anywhere else Pillow's box (32-bit floats) would be off by a little, and pixels by a level.
-    """
-    step = wanted // math.gcd(source, wanted)
-    return sorted({0, wanted, *(round(wanted * band / bands / step) * step for band in range(1, bands))})

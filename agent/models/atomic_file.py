@@ -7,14 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes `content` to a temporary name beside `path`, makes it last, and renames it. Raises OSError."""
+def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
+    """Writes `content` to a temporary name beside `path`, makes it last, and renames it. Raises OSError.
+
+    `mode`: who may read and write it, whatever the umask; None leaves that to the umask.
+    """
     # By chance, not by our process id: containers that share a folder share those too.
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
             _write(descriptor, content)
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

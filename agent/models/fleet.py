@@ -6,9 +6,11 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from agent.errors import AgentStops, ModelAlreadyStarted, ModelNotFound, Refusal
 from agent.models.admission import Caller
+from agent.models.device_threshold import ThresholdFile
 from agent.models.keeper import ModelSettings, OpenWorker
 from agent.models.registry import Record, check_component_name
 from agent.models.request import DetectRequest
@@ -45,8 +47,11 @@ class Fleet:
         self._calls, self._drains = 0, False
         """Images in hand, and whether more are refused."""
 
-    def apply(self, records: Mapping[str, Record]) -> None:
-        """Makes the fleet what the registry says: models appear, serve their new package, or leave.
+    def apply(
+        self, records: Mapping[str, Record], thresholds: Mapping[str, ThresholdFile] = MappingProxyType({})
+    ) -> None:
+        """Makes the fleet what the registry says: models appear, serve their new package, judge by the threshold set
+        on this device, or leave.
 
         What fails with one model keeps no other from its due; it is raised at the end, so that all is tried again.
         """
@@ -55,16 +60,18 @@ class Fleet:
         failures: list[Exception] = []
         for component in known.keys() | records.keys():
             try:
-                self._apply(component, known.get(component), records.get(component))
+                self._apply(component, known.get(component), records.get(component), thresholds.get(component))
             except Exception as failure:
                 failures.append(failure)
         if failures:
             raise failures[0]
 
-    def _apply(self, component: str, model: ServedModel | None, record: Record | None) -> None:
+    def _apply(
+        self, component: str, model: ServedModel | None, record: Record | None, threshold: ThresholdFile | None
+    ) -> None:
         if model is None:
             assert record is not None  # it comes from one of the two
-            self._appear(record)
+            self._appear(record, threshold)
         elif record is None:
             log.info("model %s: it has left the registry", component)
             # Draining takes as long as its calls; the watch goes on meanwhile.
@@ -72,15 +79,18 @@ class Fleet:
             with self._lock:
                 del self._models[component]
                 self._to_start.discard(component)
-        elif model.record != record:
-            model.use(record)
+        else:
+            model.use_threshold(threshold)
+            if model.record != record:
+                model.use(record)
         if component in self._to_start:
             self._start_by_itself(component)
 
-    def _appear(self, record: Record) -> None:
+    def _appear(self, record: Record, threshold: ThresholdFile | None) -> None:
         log.info("model %s: version %s is registered", record.component, record.version)
         # Reads the manifest, so outside the lock: the other models answer meanwhile.
         model = ServedModel(record, self._open_worker, self._settings, self._on_change)
+        model.use_threshold(threshold)  # before anybody can ask it
         with self._lock:
             self._models[record.component] = model
             if self._auto_start or record.component in self._wanted:

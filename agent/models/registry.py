@@ -20,13 +20,18 @@ import msgspec
 
 from agent.errors import BadComponentName
 from agent.models.atomic_file import replace_file, sync_folder
+from agent.models.device_threshold import (
+    THRESHOLD_SUFFIX,
+    ThresholdFile,
+    read_threshold,
+    unreadable_threshold,
+)
+from agent.models.small_files import SmallFiles
 
 log = logging.getLogger(__name__)
 
 COMPONENT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 SUFFIX = ".json"
-MAX_BYTES = 1 << 16
-"""A record has a few hundred bytes."""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,10 +42,6 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the component; shown to people."""
     path: str
     """Absolute path of the package's folder."""
-
-
-_Seen = tuple[tuple[int, int, int], Record | None]
-"""A record file as last read: inode, time of change and size, and what stood in it (None: no record)."""
 
 
 def check_component_name(name: str) -> None:
@@ -75,11 +76,11 @@ def remove_record(directory: Path, component: str) -> None:
 
 
 class Registry:
-    """The records of a directory. What has not changed on disk is not read again."""
+    """The records of a directory, and the thresholds set on this device beside them."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._read: dict[str, _Seen] = {}
+        self._records = SmallFiles[Record | None](directory, SUFFIX, _parsed, _unreadable)
+        self._thresholds = SmallFiles(directory, THRESHOLD_SUFFIX, read_threshold, unreadable_threshold)
 
     def records(self) -> dict[str, Record]:
         """Component to record, in the order of names, live ones only. A directory that is not there is empty.
@@ -87,52 +88,32 @@ class Registry:
         Raises:
             OSError: the directory cannot be looked at now, so nobody knows (which is not the same as empty).
         """
-        try:
-            with os.scandir(self._directory) as entries:
-                names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
-        except FileNotFoundError:
-            names = []
-        seen: dict[str, _Seen] = {}
-        live = {}
-        for name in names:
-            record = self._record(name, seen)
-            if record is not None and _is_there(record.path):
-                live[record.component] = record
-        self._read = seen
-        return live
+        found = self._records.look().values()
+        return {record.component: record for record in found if record is not None and _is_there(record.path)}
 
-    def _record(self, name: str, seen: dict[str, _Seen]) -> Record | None:
-        path = self._directory / name
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for its writer
-                return None
-            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-            known = self._read.get(name)
-            if known is None or known[0] != stamp:
-                known = (stamp, self._parse(path, name.removesuffix(SUFFIX)))
-        except FileNotFoundError:
-            return None
-        except OSError as error:  # no descriptor left, a network mount that is away: what was known counts
-            known = self._read.get(name)
-            if known is None:
-                log.warning("registry record %r cannot be read: %s", name, error.strerror)
-                return None
-        seen[name] = known
-        return known[1]
+    def thresholds(self) -> dict[str, ThresholdFile]:
+        """Component to what its threshold file says, whether or not there is a record of that component.
 
-    def _parse(self, path: Path, component: str) -> Record | None:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES)
-        try:
-            record = msgspec.json.decode(content, type=Record)
-            check_component_name(record.component)
-            if record.component != component or not Path(record.path).is_absolute():
-                raise ValueError(f"it must be about {component!r} and hold an absolute path")
-        except (ValueError, BadComponentName) as error:  # msgspec's errors are ValueErrors
-            log.warning("registry record %r is ignored: %s", path.name, error)
-            return None
-        return record
+        Raises:
+            OSError: as for `records`.
+        """
+        return self._thresholds.look()
+
+
+def _parsed(component: str, content: bytes) -> Record | None:
+    try:
+        record = msgspec.json.decode(content, type=Record)
+        check_component_name(record.component)
+        if record.component != component or not Path(record.path).is_absolute():
+            raise ValueError(f"it must be about {component!r} and hold an absolute path")
+    except (ValueError, BadComponentName) as error:  # msgspec's errors are ValueErrors
+        log.warning("registry record %r is ignored: %s", f"{component}{SUFFIX}", error)
+        return None
+    return record
+
+
+def _unreadable(component: str, error: OSError) -> None:
+    log.warning("registry record %r cannot be read: %s", f"{component}{SUFFIX}", error.strerror)
 
 
 def _is_there(path: str) -> bool:
@@ -145,12 +126,17 @@ def _is_there(path: str) -> bool:
         return error.errno not in (errno.ENAMETOOLONG, errno.ELOOP)
 
 
-class RegistryWatch:
-    """Calls back with all records when they change. Looks every `interval` seconds: inotify misses network mounts."""
+OnRegistryChange = Callable[[Mapping[str, Record], Mapping[str, ThresholdFile]], None]
+"""Told all records, and all thresholds set on this device, by component."""
 
-    def __init__(self, registry: Registry, on_change: Callable[[Mapping[str, Record]], None], interval: float) -> None:
+
+class RegistryWatch:
+    """Calls back with all there is when any of it changes. Looks every `interval` seconds: inotify misses network
+    mounts."""
+
+    def __init__(self, registry: Registry, on_change: OnRegistryChange, interval: float) -> None:
         self._registry, self._on_change, self._interval = registry, on_change, interval
-        self._last: Mapping[str, Record] | None = None
+        self._last: tuple[Mapping[str, Record], Mapping[str, ThresholdFile]] | None = None
         self._complaint = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="registry-watch", daemon=True)
@@ -170,14 +156,16 @@ class RegistryWatch:
 
     def _look(self) -> None:
         try:
-            records = self._registry.records()
-            if records != self._last:
-                self._on_change(records)
-                self._last = records
+            found = (self._registry.records(), self._registry.thresholds())
+            if found != self._last:
+                self._on_change(*found)
+                self._last = found
             self._complaint = ""
         except OSError as error:  # the last records stay in force; said once, not at every look
             if self._complaint != str(error):
                 self._complaint = str(error)
                 log.error("the registry cannot be looked at: %s; what was registered stays so", error.strerror)
-        except Exception:  # a watch that dies would freeze the fleet for good
-            log.exception("looking at the registry failed; trying again")
+        except Exception as error:  # a watch that dies would freeze the fleet for good
+            if self._complaint != repr(error):
+                self._complaint = repr(error)
+                log.exception("looking at the registry failed; trying again")

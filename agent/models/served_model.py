@@ -21,6 +21,7 @@ from agent.errors import (
 )
 from agent.images.detection import Detection
 from agent.models.admission import Admission, Caller
+from agent.models.device_threshold import IgnoredThreshold, ThresholdFile, remark, threshold_for
 from agent.models.keeper import Keeper, ModelSettings, OpenWorker
 from agent.models.lifecycle import ALLOWED_MOVES, ModelStatus
 from agent.models.memory import needed_memory
@@ -86,6 +87,10 @@ class ServedModel:
         self._message = ""
         self._manifest: Manifest | None = None
         self._arn = ""
+        self._version = ""
+        """Of the component, as it serves now or served last."""
+        self._threshold: ThresholdFile | None = None
+        """What was set on this device."""
         self._post = WorkerPost(self._tell)
         self._keeper: Keeper | None = None
         self._suspects: deque[bytes] = deque(maxlen=SUSPECTS)
@@ -105,7 +110,7 @@ class ServedModel:
 
     def describe(self) -> ModelDescription:
         with self._lock:
-            return ModelDescription(self.component, self._arn, self._status, self._message)
+            return ModelDescription(self.component, self._arn, self._status, self._message + self._remark())
 
     def use(self, record: Record) -> None:
         """The registry has a new record for this component: serve it from now on, and if running without a gap."""
@@ -116,6 +121,24 @@ class ServedModel:
                 self._offer(offered)
             if self._keeper is not None:
                 self._keeper.use(record)
+
+    def use_threshold(self, threshold: ThresholdFile | None) -> None:
+        """Judges by what was set on this device from the next image on; None: by the package's."""
+        with self._lock:
+            if threshold == self._threshold:
+                return
+            self._threshold = threshold
+        if isinstance(threshold, IgnoredThreshold):
+            log.warning("model %s: the threshold set on this device is ignored: %s", self.component, threshold.reason)
+        elif threshold is None:
+            log.info("model %s: the package's threshold holds again", self.component)
+        else:
+            log.info(
+                "model %s: threshold %.4f set on this device for version %s",
+                self.component,
+                threshold.threshold,
+                threshold.version,
+            )
 
     def start(self) -> None:
         """Begins to load; the model is STARTING when this returns (or FAILED, where there is no thread to be had).
@@ -204,9 +227,8 @@ class ServedModel:
                     try:
                         with self._post.in_hand(caller, alone=alone) as on_duty:
                             waited = time.monotonic() - arrived
-                            detection = on_duty.worker.detect(
-                                slot, self._watched(image, alone), self._settings.run_time_limit
-                            )
+                            watched = self._judged(self._watched(image, alone), on_duty.served_by)
+                            detection = on_duty.worker.detect(slot, watched, self._settings.run_time_limit)
                             return Inspection(detection, on_duty.served_by, waited)
                     except WorkerDied as death:
                         reason = str(death)
@@ -227,6 +249,11 @@ class ServedModel:
             return image
         return replace(image, refuse=tuple(self._suspects), tell_image=is_second_try)
 
+    def _judged(self, image: ImageToInspect, served_by: ServedBy) -> ImageToInspect:
+        """With the threshold of this device, where the worker on duty serves the version it was measured for."""
+        threshold = threshold_for(served_by.version, self._threshold)
+        return image if threshold is None else replace(image, threshold=threshold)
+
     def _suspect(self, death: WorkerDied) -> None:
         if death.image is not None:  # else the worker had not got as far as its pixels
             log.error("model %s: an image has ended two workers; it is refused from now on", self.component)
@@ -239,6 +266,7 @@ class ServedModel:
             if manifest != self._manifest:  # another model, which may well take what the last one could not
                 self._suspects.clear()
             self._manifest, self._arn = manifest, manifest.model.lookout_vision_model_arn
+            self._version = served_by.version
             if self._status is ModelStatus.STARTING:
                 self._move(ModelStatus.RUNNING, str(served_by))
             else:
@@ -281,6 +309,13 @@ class ServedModel:
             needed, available = needed_memory(self._manifest), self._settings.available_memory()
             if needed > available:
                 raise NotEnoughMemory(self.component, needed, available)
+
+    def _remark(self) -> str:
+        """What goes after the message of a model that runs, where a threshold was set on this device."""
+        if self._status is not ModelStatus.RUNNING or self._manifest is None:
+            return ""
+        said = remark(self._version, self._manifest.decision.threshold, self._threshold)
+        return said and f"; {said}"
 
     def _move(self, to: ModelStatus, message: str) -> None:
         """The one place where the state changes; the lock is held."""

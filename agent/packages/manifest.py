@@ -128,8 +128,9 @@ class Boxes(_Part, frozen=True):
     tensor: Name
     layout: Literal["anchors", "rows"]
     """`anchors`: (1, 4 + classes + coefficients, N): centre x and y, width, height, then one score per class
-    (Ultralytics' raw head). `rows`: (1, N, 6 + coefficients): left, top, right, bottom, score, class (its end-to-end
-    heads, and exports with NMS)."""
+    (Ultralytics' raw head); of two that overlap by more than 0.7 of their union and are of one class, the better one
+    paints. `rows`: (1, N, 6 + coefficients): left, top, right, bottom, score, class (its end-to-end heads, and exports
+    with NMS). At most the 300 best paint."""
     labels: Annotated[list[Name], Meta(min_length=1, max_length=10_000)]
     """For each class the label that its boxes paint; `background` for classes that are normal."""
     prototypes: Name | None = None
@@ -158,12 +159,14 @@ class Outputs(_Part, frozen=True):
     mask_labels: list[Name] = []
     """For each channel of class_mask the label it paints; several may paint `background`. Empty: as `labels`."""
     mask_bias: list[float] = []
-    """For each channel of class_mask what is added before the largest decides; empty: nothing."""
+    """For each channel of class_mask what is added to the graph's own values before the largest decides; empty:
+    nothing."""
     mask_score: Literal["maximum", "mean"] = "maximum"
     """How class_mask makes the score where no other output does: the highest probability of anomaly of a pixel, or the
-    mean over the channels that paint no background and all pixels."""
+    mean of the whole mask, all channels and all pixels, before mask_bias (Lookout for Vision's segmentation head)."""
     boxes: Boxes | None = None
-    """Detections; the score is the highest of a class that is not normal, and boxes that reach the threshold paint."""
+    """Detections; the score is the highest of a class that is not normal, and boxes whose score, calibrated, reaches
+    the threshold paint."""
     map_covers: Cover | None = None
     """Which part of the tensor's plane anomaly_map and class_mask cover (a graph that crops the centre); None: all."""
 

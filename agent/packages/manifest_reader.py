@@ -129,6 +129,10 @@ def _check_consistency(manifest: Manifest) -> None:
         raise BadManifest(
             "outputs.class_mask", outputs.class_mask, "anomaly_map is named too; one of them makes the mask"
         )
+    if outputs.boxes and (outputs.anomaly_map or outputs.class_mask):
+        raise BadManifest(
+            "outputs.boxes", None, "anomaly_map or class_mask is named too; one of the three makes the mask"
+        )
     if outputs.class_scores and not outputs.normal_class_ids:
         raise BadManifest("outputs.normal_class_ids", None, "class_scores needs to know which classes are normal")
 

@@ -16,8 +16,9 @@ class NoImagesFound(Refusal):
 
     def __init__(self, source: str, looked_for: str) -> None:
         super().__init__(
-            f"No images found in {source}: {looked_for}. Give a folder of good images (PNG, JPEG, BMP or TIFF), "
-            f"a folder with 'normal/' in it, a quoted glob such as 'photos/good-*.png', or a manifest (JSON Lines)."
+            f"No images found in {source}: {looked_for}. Give a folder of images (PNG, JPEG, BMP or TIFF), a folder "
+            f"with 'normal/' in it (and 'anomaly/', where anomalous images are wanted too), a quoted glob such as "
+            f"'photos/good-*.png', or a manifest (JSON Lines)."
         )
 
 
@@ -60,11 +61,79 @@ class UnreadableImage(Refusal):
         super().__init__(f"{file} cannot be read as an image: {why}. Replace it or take it out of the source.")
 
 
+class MaskDiffersInSize(Refusal):
+    """A mask is not as large as its image."""
+
+    def __init__(self, mask: Path, mask_size: tuple[int, int], image: Path, image_size: tuple[int, int]) -> None:
+        super().__init__(
+            f"The mask {mask} is {mask_size[0]}x{mask_size[1]}, but its image {image} is "
+            f"{image_size[0]}x{image_size[1]}. Draw the mask on the image as it is, without scaling it."
+        )
+
+
 class BadManifestLine(Refusal):
     """A manifest's line does not say what it has to."""
 
     def __init__(self, file: Path, line: int, why: str) -> None:
         super().__init__(f"{file}, line {line}: {why}.")
+
+
+class ImageNotInspected(Refusal):
+    """One image gets no answer; the reason is the service's own sentence."""
+
+
+class NoLabelledImages(Refusal):
+    """Nobody has said what is on the images."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__(
+            f"None of the {images} images is labelled, so there is nothing to compare answers with. Put them into "
+            f"'normal/' and 'anomaly/', begin their file names with these words, or give a manifest whose class-name "
+            f"is exactly 'normal' or 'anomaly'. (`edge-agent detect` inspects images without labels.)"
+        )
+
+
+class NothingInspected(Refusal):
+    """The model answered none of the images."""
+
+    def __init__(self, images: int, first_reason: str) -> None:
+        super().__init__(
+            f"None of the {images} labelled images got an answer. The first one: {first_reason} "
+            f"Give images as the model's camera makes them, or a package that takes any size."
+        )
+
+
+class NoSuchPackage(Refusal):
+    """There is nothing where a package should be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"There is no package {path}. Give the folder or ZIP of one, or, with --agent, the name of a component."
+        )
+
+
+class AgentRefuses(Refusal):
+    """An agent that does not answer, or not what was asked."""
+
+    def __init__(self, socket: str, code: str, details: str, what_to_do: str) -> None:
+        super().__init__(f"The agent at {socket} answers {code}: {details.rstrip('.')}. {what_to_do.rstrip('.')}.")
+
+
+class NoSharedMemory(Refusal):
+    """Shared memory cannot be had."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Shared memory (/dev/shm) cannot be used: {why}. Free some, or leave out --shared-memory.")
+
+
+class ModelCannotStart(Refusal):
+    """An agent's model did not come to RUNNING."""
+
+    def __init__(self, component: str, status: str, message: str) -> None:
+        super().__init__(
+            f"{component} is {status}, not RUNNING: {message.rstrip('.') or 'the agent does not say why'}. "
+            f"Mend that and try again; `edge-agent verify PACKAGE` tries the same without an agent."
+        )
 
 
 class SettingOutOfRange(Refusal):

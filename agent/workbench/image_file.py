@@ -51,12 +51,23 @@ def read_image(file: Path) -> NDArray[np.uint8]:
         UnreadableImage: it is no image of an allowed format, it is damaged, or it has more than 8 bits per sample.
         ImageSizeNotAllowed: a side is below 64 or above 4096 pixels; found from the header, before anything is decoded.
     """
+    return _decoded(file, "RGB")
+
+
+def read_rgba(file: Path) -> NDArray[np.uint8]:
+    """The pixels of a mask's `file`, uint8, (height, width, 4), RGBA. Raises as `read_image`."""
+    return _decoded(file, "RGBA")
+
+
+def _decoded(file: Path, mode: str) -> NDArray[np.uint8]:
     image_size(file)
     try:
         with _opened(file) as image:
             if image.mode.startswith(DEEP_MODES):
                 raise UnreadableImage(file, "it has more than 8 bits per sample; convert it to 8 as the camera will")
-            return np.asarray(image.convert("RGB"))
+            # Pillow warns where the transparency of a palette is dropped on the way; here it is meant.
+            flat = image.convert("RGBA") if image.mode == "P" else image
+            return np.asarray(flat.convert(mode))
     except _BROKEN_FILE as error:
         raise UnreadableImage(file, _why(error)) from None
 

@@ -39,6 +39,9 @@ class ImageToInspect:
     """Fingerprints of images that are not inspected."""
     tell_image: bool = False
     """Whether WorkerDied is to tell the image's fingerprint."""
+    threshold: float | None = None
+    """0..1, to judge by in place of the package's: it comes with each image, so no worker has to be told of a change,
+    and none can be left behind by it."""
 
 
 class WorkerHandle(Protocol):

@@ -52,6 +52,8 @@ class Detect(msgspec.Struct, frozen=True, tag=True):
     """Fingerprints of images that are not inspected: each has ended workers before."""
     tell_image: bool = False
     """Whether to say which image it is before the model runs: should the worker die, it was this one."""
+    threshold: float | None = None
+    """0..1, to judge by in place of the package's."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

@@ -129,7 +129,7 @@ def _detect(link: Link, pipeline: Pipeline, slot: Slot, call: Detect, descriptor
     reading = time.perf_counter() - began
 
     mask = memoryview(slot.mask)[: layout.packed_size]
-    detection = pipeline.detect(pixels, mask)
+    detection = pipeline.detect(pixels, mask, call.threshold)
 
     began = time.perf_counter()
     if call.mask_offset is not None and detection.mask is not None:

@@ -152,6 +152,7 @@ class WorkerProcess:
             image.mask.offset if image.mask else None,
             image.refuse,
             image.tell_image,
+            image.threshold,
         )
         try:
             if self._ended:

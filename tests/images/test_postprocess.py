@@ -1,5 +1,6 @@
 """From a model's outputs to score, verdict, confidence and labels."""
 
+import dataclasses
 import math
 
 import msgspec
@@ -10,8 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agent.errors import AnswerNotFinite, ModelDoesNotFit
-from agent.images.postprocess import calibrate, decide, image_score, pixel_labels
+from agent.images.inspected import Inspected
+from agent.images.placement import Axis, Placement
+from agent.images.postprocess import Answer, calibrate, decide, image_score, pixel_labels
 from agent.packages.manifest import (
+    Boxes,
+    Cover,
     Decision,
     GraphPreprocessing,
     Identity,
@@ -46,10 +51,19 @@ def f32(values):
     return np.array(values, np.float32)
 
 
-def score(outputs, tensors, inspected=None, **fields):
-    return image_score(
-        {name: f32(values) for name, values in tensors.items()}, manifest(**outputs, **fields), inspected
+def answer(outputs, tensors, width=64, height=64, inspected=None, placement=None, **fields):
+    """Of a model that takes width x height images as they are, unless `placement` says otherwise."""
+    return Answer(
+        {name: f32(values) for name, values in tensors.items()},
+        manifest(**outputs, **fields),
+        placement or Placement(Axis(width, width, 0, width), Axis(height, height, 0, height)),
+        None if inspected is None else Inspected(inspected),
     )
+
+
+def score(outputs, tensors, inspected=None, **fields):
+    height, width = (64, 64) if inspected is None else inspected.shape
+    return image_score(answer(outputs, tensors, width, height, inspected, **fields))
 
 
 MAP = [[0.1, 0.2], [0.9, 0.3]]
@@ -134,7 +148,205 @@ def test_channels_that_paint_background_do_not_count_as_anomaly():
     assert score(outputs, {"m": [[[0.1]], [[0.7]], [[0.2]]]}) == pytest.approx(0.1)
 
 
+def test_the_class_masks_mean_is_over_all_its_channels_and_pixels():
+    channels = [[[0.9, 0.5]], [[0.1, 0.2]], [[0.0, 0.3]]]
+    outputs = {"class_mask": "m", "mask_score": "mean"}
+    assert score(outputs, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
+    painting = {**outputs, "mask_labels": ["background", "background", "dent"]}
+    assert score(painting, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
+    assert score({**outputs, "mask_score": "maximum"}, {"m": channels}) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_the_class_masks_mean_is_of_probabilities():
+    logits = f32([[[2.0]], [[1.0]], [[0.0]]])
+    outputs = {"class_mask": "m", "mask_score": "mean", "mask_activation": "sigmoid"}
+    expected = sum(1 / (1 + math.exp(-logit)) for logit in (2.0, 1.0, 0.0)) / 3
+    assert score(outputs, {"m": logits}) == pytest.approx(expected, abs=1e-6)
+
+
+def test_ignored_pixels_are_left_out_of_the_mean():
+    channels = [[[0.0, 0.0]], [[0.1, 0.8]], [[0.1, 0.0]]]
+    outputs = {"class_mask": "m", "mask_score": "mean"}
+    assert score(outputs, {"m": channels}, np.array([[True, False]])) == pytest.approx(0.2 / 3, abs=1e-6)
+    assert score(outputs, {"m": channels}, np.array([[False, False]])) == 0
+
+
+def test_a_bias_of_the_channels_does_not_reach_the_score():
+    outputs = {"class_mask": "m", "mask_bias": [0, 0.5, 0]}
+    assert score(outputs, {"m": [[[0.6]], [[0.3]], [[0.1]]]}) == pytest.approx(0.4, abs=1e-6)
+
+
+# --- which part of the image the map covers
+
+LETTERBOXED = Placement(Axis(16, 8, 0, 8), Axis(8, 8, 2, 4))
+"""A 16 x 8 image in a tensor of 8 x 8: two rows of padding above and below."""
+CROPPED = Placement(Axis(16, 8, -4, 16), Axis(8, 8, 0, 8))
+"""The middle 8 x 8 of a 16 x 8 image."""
+
+
+def test_what_a_map_shows_on_the_padding_makes_no_score():
+    values = np.full((8, 8), 0.1, np.float32)
+    values[:2], values[6:] = 0.9, 0.8
+    assert image_score(answer({"anomaly_map": "m"}, {"m": values}, placement=LETTERBOXED)) == pytest.approx(0.1)
+    values[2, 0] = 0.3
+    assert image_score(answer({"anomaly_map": "m"}, {"m": values}, placement=LETTERBOXED)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("first_row", "reached"), [(0.0, []), (1.0, [0, 1, 2])])
+def test_padding_is_cut_off_a_map_before_it_is_resized(first_row, reached):
+    """The image's first row of cells becomes 1, 0.75, 0.25, 0; beside 1 on the padding a 0 would become 0.25."""
+    values = np.zeros((8, 8), np.float32)
+    values[:2], values[2] = 1.0, first_row
+    given = answer({"anomaly_map": "m"}, {"m": values}, placement=LETTERBOXED, pixel_threshold=0.2)
+    assert np.flatnonzero(pixel_labels(given).all(axis=1)).tolist() == reached
+    assert pixel_labels(given).sum() == 16 * len(reached)
+
+
+def test_ignored_pixels_make_no_score_under_a_letterbox():
+    values = np.full((8, 8), 0.9, np.float32)
+    values[2:6, 4:] = 0.2  # the image's right half
+    inspected = np.zeros((8, 16), bool)
+    inspected[:, 9:] = True
+    given = answer({"anomaly_map": "m"}, {"m": values}, inspected=inspected, placement=LETTERBOXED)
+    assert image_score(given) == pytest.approx(0.2)
+    assert not pixel_labels(given)[:, :9].any()
+
+
+def test_a_crop_covers_the_middle_and_the_rest_is_background():
+    labels = pixel_labels(answer({"anomaly_map": "m"}, {"m": np.ones((8, 8))}, placement=CROPPED))
+    expected = np.zeros((8, 16), int)
+    expected[:, 4:12] = 1
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_ignored_pixels_make_no_score_under_a_crop():
+    values = np.full((8, 8), 0.2, np.float32)
+    values[:, :2] = 0.9  # columns 4 and 5 of the image
+    inspected = np.ones((8, 16), bool)
+    inspected[:, 4:6] = False
+    given = answer({"anomaly_map": "m"}, {"m": values}, inspected=inspected, placement=CROPPED)
+    assert image_score(given) == pytest.approx(0.2)
+    inspected[:, 5] = True
+    assert image_score(given) == pytest.approx(0.9)
+    inspected[:, 4:12] = False  # nothing that the model saw is left
+    assert image_score(given) == 0
+
+
+QUARTER = Cover(x=0.5, y=0.0, width=0.5, height=0.5)
+
+
+def test_a_map_of_a_part_is_pasted_there():
+    outputs = {"anomaly_map": "m", "map_covers": QUARTER}
+    labels = labels_of(outputs, {"m": np.ones((2, 2))}, 8, 8)
+    assert np.argwhere(labels).min(axis=0).tolist() == [0, 4]
+    assert labels.sum() == 16
+    assert labels[:4, 4:].all()
+
+
+def test_a_class_mask_of_a_part_is_pasted_there():
+    by_pixel = np.array([[1, 2], [0, 1]])
+    channels = np.stack([by_pixel == index for index in range(3)])
+    labels = labels_of({"class_mask": "m", "map_covers": QUARTER}, {"m": channels}, 8, 8)
+    np.testing.assert_array_equal(labels[:4, 4:], np.kron(by_pixel, np.ones((2, 2), int)))
+    assert not labels[4:].any()
+    assert not labels[:, :4].any()
+
+
+def test_a_class_mask_under_a_letterbox_is_cut_and_resized_to_the_nearest_neighbour():
+    by_pixel = np.full((8, 8), 1)
+    by_pixel[2:6] = np.arange(8) % 3
+    channels = np.stack([by_pixel == index for index in range(3)])
+    labels = pixel_labels(answer({"class_mask": "m"}, {"m": channels}, placement=LETTERBOXED))
+    np.testing.assert_array_equal(labels, np.kron(by_pixel[2:6], np.ones((2, 2), int)))
+
+
+def test_ignored_pixels_make_no_score_of_a_map_of_a_part():
+    outputs = {"anomaly_map": "m", "map_covers": QUARTER}
+    inspected = np.ones((8, 8), bool)
+    inspected[:, 4:6] = False
+    values = [[0.9, 0.9, 0.1, 0.1]] * 4
+    assert score(outputs, {"m": values}, inspected) == pytest.approx(0.1)
+    assert score(outputs, {"m": values}, ~inspected) == pytest.approx(0.9)
+
+
+# --- boxes
+
+
+def boxes_of(*rows, labels=("dent", "background")):
+    """Outputs and tensors of boxes (left, top, right, bottom, score, class) in a 64 x 64 tensor."""
+    return {"boxes": Boxes("b", "rows", list(labels))}, {"b": [rows]}
+
+
+def test_the_score_is_the_best_boxs_of_a_class_that_is_not_normal():
+    outputs, tensors = boxes_of((0, 0, 9, 9, 0.3, 0), (9, 9, 30, 30, 0.6, 0), (0, 0, 60, 60, 0.9, 1))
+    assert score(outputs, tensors) == pytest.approx(0.6)
+    assert score(outputs, tensors, calibration=LinearCalibration(0.5, 2.0)) == pytest.approx(0.55)
+
+
+def test_where_there_is_no_box_the_score_is_that_of_0():
+    outputs, tensors = boxes_of((0, 0, 60, 60, 0.9, 1))
+    assert score(outputs, tensors) == 0
+    assert score(outputs, tensors, calibration=LinearCalibration(-0.1, 1.0)) == pytest.approx(0.6)
+
+
+def test_ignored_pixels_make_no_score_of_boxes():
+    outputs, tensors = boxes_of((0, 0, 9, 9, 0.9, 0), (20, 20, 30, 30, 0.3, 0))
+    inspected = np.ones((64, 64), bool)
+    inspected[:15] = False
+    assert score(outputs, tensors, inspected) == pytest.approx(0.3)
+    assert score(outputs, tensors, ~inspected) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("raw", "paints"), [(0.49996, True), (0.49994, False), (0.6, True), (0.1, False)])
+def test_boxes_that_reach_the_threshold_on_4_decimals_paint(raw, paints):
+    outputs, tensors = boxes_of((2, 3, 10, 5, raw, 0), (0, 0, 64, 64, 0.9, 1))
+    labels = labels_of(outputs, tensors, 64, 64)
+    assert labels.sum() == (16 if paints else 0)
+    assert labels[3:5, 2:10].all() == paints
+    assert decide(score(outputs, tensors), Decision(0.5), mask_shows_anomaly=False)[0] == paints
+
+
+def test_a_boxs_score_is_calibrated_before_it_is_compared():
+    outputs, tensors = boxes_of((2, 3, 10, 5, 0.3, 0), (20, 20, 24, 24, 0.2, 0))
+    labels = labels_of(outputs, tensors, 64, 64, calibration=LinearCalibration(0.25, 1.0))
+    assert labels.sum() == 16
+    assert labels[3:5, 2:10].all()
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_box_is_painted_if_and_only_if_it_makes_the_image_anomalous(raw, threshold):
+    outputs, tensors = boxes_of((2, 3, 10, 5, raw, 0))
+    given = answer(outputs, tensors)
+    given = dataclasses.replace(
+        given, manifest=msgspec.structs.replace(given.manifest, decision=Decision(threshold=threshold))
+    )
+    is_anomalous = decide(image_score(given), given.manifest.decision, mask_shows_anomaly=False)[0]
+    drawn = np.float32(raw) > 0  # a row without a score only fills the tensor
+    assert pixel_labels(given).any() == (is_anomalous and drawn)
+
+
+def test_ignored_pixels_are_not_painted_by_boxes():
+    outputs, tensors = boxes_of((0, 0, 20, 20, 0.9, 0))
+    inspected = np.ones((64, 64), bool)
+    inspected[:15] = False
+    labels = pixel_labels(answer(outputs, tensors, inspected=inspected))
+    assert np.argwhere(labels).min(axis=0).tolist() == [15, 0]
+    assert labels.sum() == 5 * 20
+
+
+def test_labels_of_boxes_are_found_by_name():
+    outputs, tensors = boxes_of((0, 0, 8, 8, 0.9, 0), (8, 8, 16, 16, 0.9, 1), labels=("scratch", "dent"))
+    labels = labels_of(outputs, tensors, 64, 64)
+    assert (labels[0, 0], labels[8, 8]) == (2, 1)
+
+
 # --- calibration
+
+
+def test_many_scores_are_calibrated_at_once():
+    values = np.array([0.0, 15.0, 20.0, 1e300])
+    assert calibrate(values, LinearCalibration(20, 10)).tolist() == [0, 0, 0.5, 1]
+    assert calibrate(values, LogisticCalibration(-1, 20)).tolist() == pytest.approx([0, 0.0066929, 0.5, 1], abs=1e-6)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
@@ -171,6 +383,7 @@ def test_the_score_is_calibrated_wherever_it_comes_from():
         ({"anomaly_map": "m"}, {"m": [[3, 14]]}),
         ({"class_scores": "c", "normal_class_ids": [0]}, {"c": [[99, 14]]}),
         ({"class_mask": "k"}, {"k": [[[0]], [[14]], [[0]]]}),
+        boxes_of((0, 0, 9, 9, 14, 0)),
     ):
         assert score(outputs, tensors, calibration=calibration) == pytest.approx(0.7)
 
@@ -228,9 +441,7 @@ def test_class_head_and_mask_head_combine_as_the_package_says_and_confidence_fol
 
 
 def labels_of(outputs, tensors, width, height, **fields):
-    labels = pixel_labels(
-        {name: f32(values) for name, values in tensors.items()}, manifest(**outputs, **fields), width, height
-    )
+    labels = pixel_labels(answer(outputs, tensors, width, height, **fields))
     assert labels.dtype == np.uint8
     assert labels.shape == (height, width)
     return labels
@@ -273,6 +484,13 @@ def test_several_channels_may_paint_one_label():
     channels = np.eye(4, dtype=np.float32)[:, None, :]
     outputs = {"class_mask": "m", "mask_labels": ["background", "dent", "background", "scratch"]}
     assert labels_of(outputs, {"m": channels}, 4, 1).tolist() == [[0, 1, 0, 2]]
+
+
+def test_a_bias_is_added_to_the_channels_before_the_largest_decides():
+    channels = [[[0.6, 0.6]], [[0.3, 0.1]], [[0.1, 0.3]]]
+    assert labels_of({"class_mask": "m"}, {"m": channels}, 2, 1).tolist() == [[0, 0]]
+    assert labels_of({"class_mask": "m", "mask_bias": [0, 0.4, 0]}, {"m": channels}, 2, 1).tolist() == [[1, 0]]
+    assert labels_of({"class_mask": "m", "mask_bias": [-0.4, 0, 0]}, {"m": channels}, 2, 1).tolist() == [[1, 2]]
 
 
 def test_a_class_mask_is_resized_to_the_nearest_neighbour():
@@ -334,5 +552,4 @@ def test_every_output_is_read_once_though_it_means_two_things():
 def test_large_class_scores_add_up_to_an_anomaly_and_not_to_nothing():
     """As float32 their sum is infinite, and infinity less infinity is no number."""
     scores = np.array([[3e38, 3e38, 3e38, 3e38]], np.float32)
-    given = manifest(class_scores="scores", normal_class_ids=[0, 1])
-    assert image_score({"scores": scores}, given, None) == 1.0
+    assert score({"class_scores": "scores", "normal_class_ids": [0, 1]}, {"scores": scores}) == 1.0

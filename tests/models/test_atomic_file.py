@@ -27,6 +27,16 @@ def test_who_may_read_it_is_up_to_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "record").stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_who_may_read_it_is_up_to_the_writer_where_it_says_so(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        replace_file(tmp_path / "record", b"content", 0o640)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "record").stat().st_mode) == 0o640
+
+
 def test_what_cannot_be_put_there_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError):

@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
+import agent.models.registry as registry_module
 from agent.errors import BadComponentName
+from agent.models.device_threshold import DeviceThreshold, IgnoredThreshold, write_threshold
 from agent.models.registry import (
-    MAX_BYTES,
     Record,
     Registry,
     RegistryWatch,
@@ -18,6 +19,7 @@ from agent.models.registry import (
     remove_record,
     write_record,
 )
+from agent.models.small_files import MAX_BYTES
 from tests.support.agent_process import wait_for
 
 PATIENCE = 10.0
@@ -245,12 +247,11 @@ def test_a_pipe_in_the_registry_does_not_stop_the_agent(directory, package):
 def test_a_record_that_has_not_changed_is_not_read_again(directory, package, monkeypatch):
     write_record(directory, record("a", package))
     write_record(directory, record("b", package))
-    registry = Registry(directory)
-    read = []
-    parse = Registry._parse
+    read, parse = [], registry_module._parsed
     monkeypatch.setattr(
-        Registry, "_parse", lambda self, path, component: read.append(component) or parse(self, path, component)
+        registry_module, "_parsed", lambda component, content: read.append(component) or parse(component, content)
     )
+    registry = Registry(directory)
     registry.records()
     write_record(directory, record("b", package, version="2.0.0"))
     assert registry.records()["b"].version == "2.0.0"
@@ -266,14 +267,69 @@ def test_a_thousand_bad_records_do_not_hide_the_good_one(directory, package, cap
     assert len(caplog.records) == 999
 
 
+# --- thresholds beside the records
+
+
+def threshold(component, value=0.62, version="1.0.0"):
+    return DeviceThreshold(component, version, value, "2026-01-01T12:00:00Z", "anna")
+
+
+def test_thresholds_come_by_component_and_records_stay_what_deployments_wrote(directory, package):
+    write_record(directory, record("a", package))
+    before = Registry(directory).records()
+    write_threshold(directory, threshold("a"))
+    write_threshold(directory, threshold("nobody"))
+    registry = Registry(directory)
+    assert registry.thresholds() == {"a": threshold("a"), "nobody": threshold("nobody")}
+    assert registry.records() == before
+
+
+def test_a_registry_that_is_not_there_has_no_thresholds(directory):
+    assert Registry(directory).thresholds() == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b" " * MAX_BYTES + b"{}", b'{"threshold": 0.5}'])
+def test_what_is_no_threshold_is_there_with_its_reason(directory, package, content):
+    write_record(directory, record("a", package))
+    (directory / "a.threshold").write_bytes(content)
+    assert isinstance(Registry(directory).thresholds()["a"], IgnoredThreshold)
+    assert list(Registry(directory).records()) == ["a"]
+
+
+def test_the_log_of_changes_is_no_threshold(directory, package):
+    directory.mkdir()
+    (directory / "a.threshold-log").write_text("{}")
+    os.mkfifo(directory / "b.threshold")
+    (directory / "c.threshold").mkdir()
+    assert Registry(directory).thresholds() == {}
+
+
+def test_a_threshold_that_cannot_be_read_for_a_moment_stays_in_force(directory, monkeypatch):
+    directory.mkdir()
+    write_threshold(directory, threshold("a"))
+    registry = Registry(directory)
+    known = registry.thresholds()
+
+    def away(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.stat", away)
+    assert registry.thresholds() == known
+    assert Registry(directory).thresholds() == {"a": IgnoredThreshold("it cannot be read: Input/output error")}
+
+
 # --- the watch
+
+
+def records_into(reports):
+    return lambda records, thresholds: reports.put(records)
 
 
 @pytest.fixture
 def watched(directory):
     """Reports of a watch as a queue; the watch ends with the test."""
     reports = queue.Queue()
-    watch = RegistryWatch(Registry(directory), reports.put, interval=0.005)
+    watch = RegistryWatch(Registry(directory), records_into(reports), interval=0.005)
     watch.start()
     yield reports
     watch.stop()
@@ -287,7 +343,7 @@ def next_report(reports):
 def test_the_watch_reports_what_is_there_at_the_start_before_start_returns(directory, package):
     write_record(directory, record("a", package))
     reports = queue.Queue()
-    watch = RegistryWatch(Registry(directory), reports.put, interval=3600)
+    watch = RegistryWatch(Registry(directory), records_into(reports), interval=3600)
     watch.start()
     assert next_report(reports) == {"a": "1.0.0"}
     assert reports.empty()
@@ -302,6 +358,23 @@ def test_the_watch_reports_what_appears_changes_and_disappears(watched, director
     assert next_report(watched) == {"a": "2.0.0"}
     remove_record(directory, "a")
     assert next_report(watched) == {}
+
+
+def test_the_watch_reports_a_threshold_that_appears_changes_and_disappears(directory, package):
+    write_record(directory, record("a", package))
+    reports = queue.Queue()
+    watch = RegistryWatch(Registry(directory), lambda *report: reports.put(report), interval=0.005)
+    watch.start()
+    try:
+        records = {"a": record("a", package)}
+        assert reports.get(timeout=PATIENCE) == (records, {})
+        for value in (0.62, 0.7):
+            write_threshold(directory, threshold("a", value))
+            assert reports.get(timeout=PATIENCE) == (records, {"a": threshold("a", value)})
+        (directory / "a.threshold").unlink()
+        assert reports.get(timeout=PATIENCE) == (records, {})
+    finally:
+        watch.stop()
 
 
 def test_the_watch_reports_a_package_that_disappears_and_comes_back(watched, directory, package):
@@ -325,7 +398,7 @@ def test_the_watch_says_nothing_while_nothing_changes(directory, package):
             return found
 
     reports = queue.Queue()
-    watch = RegistryWatch(Counted(directory), reports.put, interval=0.001)
+    watch = RegistryWatch(Counted(directory), records_into(reports), interval=0.001)
     watch.start()
     for _ in range(6):
         assert looks.acquire(timeout=PATIENCE)
@@ -336,7 +409,7 @@ def test_the_watch_says_nothing_while_nothing_changes(directory, package):
 def test_the_watch_goes_on_after_a_failure(directory, package, caplog):
     reports = queue.Queue()
 
-    def stumble(records):
+    def stumble(records, thresholds):
         reports.put(records)
         if list(records) == ["a"]:
             raise RuntimeError("the fleet stumbled")
@@ -369,7 +442,7 @@ def test_a_registry_that_cannot_be_looked_at_is_not_an_empty_one(tmp_path, caplo
     (tmp_path / "package").mkdir()
     write_record(tmp_path, Record("a", "1.0.0", str(tmp_path / "package")))
     registry, reports = Away(tmp_path), []
-    watch = RegistryWatch(registry, reports.append, 0.001)
+    watch = RegistryWatch(registry, lambda records, thresholds: reports.append(records), 0.001)
     watch.start()
     try:
         registry.away = True

@@ -1,5 +1,6 @@
 """The manifest: one typed, strict, bounded file; a refusal names file, field and value."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tests.support.packages import make_package
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = {"done_by": "agent", "tensor": "image", "width": 32, "height": 32}
+COVER = {"x": 0.5, "y": 0.5, "width": 0.5, "height": 0.5}
+BOXES = {"tensor": "boxes", "layout": "anchors", "labels": ["background", "anomaly"]}
+PLATFORM = {"kind": "platform", "os": "LINUX", "architecture": "ARM64"}
 REGION = {"x": 10, "y": 10, "width": 20, "height": 20}
 
 
@@ -72,6 +76,23 @@ TYPES = [
     ({"preprocessing": {**AGENT, "dtype": "int8"}}, "field 'preprocessing.dtype' is \"int8\": invalid enum value"),
     ({"preprocessing": {**AGENT, "width": 0}}, "field 'preprocessing.width' is 0: expected 'int' >= 1."),
     ({"preprocessing": {**AGENT, "mean": [0.5]}}, "field 'preprocessing.mean': expected 'array' of length >= 3."),
+    (
+        {"preprocessing": {**AGENT, "resize": "pad"}},
+        "field 'preprocessing.resize' is \"pad\": invalid enum value 'pad'.",
+    ),
+    ({"preprocessing": {**AGENT, "padding": 256}}, "field 'preprocessing.padding' is 256: expected 'int' <= 255."),
+    ({"preprocessing": {**AGENT, "antialias": 0}}, "field 'preprocessing.antialias' is 0: expected 'bool', got 'int'."),
+    ({"outputs.boxes": {**BOXES, "layout": "xywh"}}, "field 'outputs.boxes.layout' is \"xywh\": invalid enum value"),
+    ({"outputs.boxes": {**BOXES, "labels": []}}, "field 'outputs.boxes.labels': expected 'array' of length >= 1."),
+    ({"outputs.map_covers": {**COVER, "width": 0}}, "field 'outputs.map_covers.width' is 0: expected 'float' > 0.0."),
+    ({"outputs.map_covers": {**COVER, "x": -0.1}}, "field 'outputs.map_covers.x' is -0.1: expected 'float' >= 0.0."),
+    ({"outputs.mask_score": "sum"}, "field 'outputs.mask_score' is \"sum\": invalid enum value 'sum'."),
+    ({"target": {"kind": "device", "name": "toaster"}}, "field 'target.name' is \"toaster\": invalid enum value"),
+    ({"target": {**PLATFORM, "architecture": "X86"}}, "field 'target.architecture' is \"X86\": invalid enum value"),
+    (
+        {"target": {**PLATFORM, "compiler_options": {"speed": "max"}}},
+        "field 'target.compiler_options': invalid enum value 'speed'.",
+    ),
     ({"decision.threshold": 1.5}, "field 'decision.threshold' is 1.5: expected 'float' <= 1.0."),
     ({"decision.threshold": 10**400}, "field 'decision.threshold' is 1000"),
     ({"decision.combination": "xor"}, "field 'decision.combination' is \"xor\": invalid enum value 'xor'."),
@@ -93,11 +114,37 @@ TYPES = [
 
 AGREEMENT = [
     ({"files.0.runtime": None}, "field 'files': no file has a 'runtime'"),
-    ({"outputs": {}}, "field 'outputs': name at least one of score, class_scores, anomaly_map and class_mask."),
+    (
+        {"outputs": {}},
+        "field 'outputs': name at least one of score, class_scores, anomaly_map, class_mask and boxes.",
+    ),
     ({"outputs.class_mask": "mask"}, "field 'outputs.class_mask' is \"mask\": anomaly_map is named too"),
     ({"outputs.class_scores": "classes"}, "field 'outputs.normal_class_ids': class_scores needs to know"),
-    ({"outputs.anomaly_map": None}, "field 'outputs': segmentation needs an anomaly_map or a class_mask."),
+    ({"outputs.anomaly_map": None}, "field 'outputs': segmentation needs an anomaly_map, a class_mask or boxes."),
     ({"outputs.mask_labels": ["dent"]}, "field 'outputs.mask_labels[0]' is \"dent\": no label has this name."),
+    ({"outputs.boxes": BOXES}, "field 'outputs.boxes': anomaly_map or class_mask is named too; one of the three makes"),
+    (
+        {"outputs": {"class_mask": "mask", "boxes": BOXES}},
+        "field 'outputs.boxes': anomaly_map or class_mask is named too",
+    ),
+    (
+        {"outputs": {"boxes": {**BOXES, "labels": ["background", "background"]}}},
+        "field 'outputs.boxes.labels': none of the classes is an anomaly type.",
+    ),
+    (
+        {"outputs": {"boxes": {**BOXES, "labels": ["anomaly", "dent"]}}},
+        "field 'outputs.boxes.labels[1]' is \"dent\": no label has this name.",
+    ),
+    (
+        {"outputs": {"class_mask": "mask", "mask_bias": [0.5]}},
+        "field 'outputs.mask_bias': it needs 2 numbers, one per channel.",
+    ),
+    (
+        {"outputs": {"class_mask": "m", "mask_labels": ["anomaly"] * 3, "mask_bias": [0, 0]}},
+        "field 'outputs.mask_bias': it needs 3 numbers, one per channel.",
+    ),
+    ({"outputs.map_covers": {**COVER, "x": 0.6}}, "field 'outputs.map_covers': it reaches outside the tensor's plane."),
+    ({"outputs.map_covers": {**COVER, "y": 0.6}}, "field 'outputs.map_covers': it reaches outside the tensor's plane."),
     ({"labels.0.name": "good"}, "field 'labels': segmentation needs 'background' first"),
     ({"labels": [{"name": "background"}]}, "field 'labels': segmentation needs 'background' first"),
     ({"labels.1.name": "background"}, "field 'labels': two labels have the same name."),
@@ -117,6 +164,22 @@ AGREEMENT = [
     ),
     ({"preprocessing": {**AGENT, "std": [1, 0, 1]}}, "field 'preprocessing.std' is \"[1.0, 0.0, 1.0]\": every value"),
     ({"preprocessing": {**AGENT, "dtype": "uint8", "scale": 1}}, "field 'preprocessing.dtype' is \"uint8\": uint8 pix"),
+    (
+        {"preprocessing": {**AGENT, "antialias": False, "interpolation": "lanczos"}},
+        "field 'preprocessing.antialias' is False: only bilinear and bicubic can do without.",
+    ),
+    (
+        {"preprocessing": {**AGENT, "shorter_side": 40}},
+        "field 'preprocessing.shorter_side' is 40: it is for 'resize' crop only.",
+    ),
+    (
+        {"preprocessing": {**AGENT, "resize": "letterbox", "shorter_side": 40}},
+        "field 'preprocessing.shorter_side' is 40: it is for 'resize' crop only.",
+    ),
+    (
+        {"preprocessing": {**AGENT, "resize": "crop", "shorter_side": 31}},
+        "field 'preprocessing.shorter_side' is 31: it must cover the tensor's width and height.",
+    ),
     (
         {"preprocessing.region_of_interest": REGION, "image.any_size": True},
         "field 'image.any_size' is True: a region of interest or an ignore mask needs images of one size.",
@@ -190,6 +253,58 @@ def test_ignore_mask_and_region_of_interest_that_fit_are_read(content):
     )
     assert manifest.preprocessing.region_of_interest.x == 76
     assert manifest.preprocessing.ignore_mask == "ignore.raw"
+
+
+def holds(written, wanted):
+    """Whether every value in `wanted` stands in `written` too."""
+    if isinstance(wanted, dict):
+        return all(holds(written[key], value) for key, value in wanted.items())
+    return written == wanted
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "preprocessing": {
+                **AGENT,
+                "antialias": False,
+                "interpolation": "bicubic",
+                "resize": "letterbox",
+                "padding": 0,
+            }
+        },
+        {"preprocessing": {**AGENT, "resize": "crop", "shorter_side": 32}},
+        {"preprocessing": {**AGENT, "resize": "crop"}},
+        {"outputs": {"boxes": {**BOXES, "prototypes": "prototypes"}}},
+        {"outputs": {"class_mask": "mask", "mask_bias": [0, -0.5], "mask_score": "mean", "map_covers": COVER}},
+        {"target": {"kind": "device", "name": "jetson_orin"}},
+        {"target": {**PLATFORM, "accelerator": "NVIDIA", "compiler_options": {"trt-ver": "10.3", "cuda-ver": "12.6"}}},
+    ],
+)
+def test_parts_that_agree_are_read_and_written_back_the_same(content, changes):
+    manifest = read_manifest(changed(content, changes))
+    written = json.loads(write_manifest(manifest))
+    for place, value in changes.items():
+        assert holds(written[place], value)
+    assert read_manifest(write_manifest(manifest)) == manifest
+
+
+def test_boxes_of_a_classification_need_no_labels(content):
+    changes = {"task": "classification", "labels": [], "self_test.0.areas": {}, "outputs": {"boxes": BOXES}}
+    assert read_manifest(changed(content, changes)).outputs.boxes.labels == ["background", "anomaly"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ({"boxes": BOXES}, ("boxes",)),
+        ({"boxes": {**BOXES, "prototypes": "prototypes"}}, ("boxes", "prototypes")),
+        ({"score": "boxes", "boxes": BOXES}, ("boxes",)),
+    ],
+)
+def test_boxes_and_prototypes_are_read_from_the_graph(content, outputs, expected):
+    assert read_manifest(changed(content, {"outputs": outputs})).outputs.tensors == expected
 
 
 # --- strictness of the JSON
@@ -271,11 +386,26 @@ def places(value):
         yield from places(inner)
 
 
+SEEDS = {
+    "preprocessing": [
+        {**AGENT, "mean": [0.1, 0.2, 0.3]},
+        {**AGENT, "resize": "letterbox", "padding": 0, "antialias": False},
+        {**AGENT, "resize": "crop", "shorter_side": 36},
+    ],
+    "outputs": [
+        {"boxes": {**BOXES, "prototypes": "prototypes"}},
+        {"class_mask": "mask", "mask_bias": [0.0, 0.5], "mask_score": "mean", "map_covers": COVER},
+    ],
+    "target": [PLATFORM, {"kind": "device", "name": "arm_cpu"}],
+}
+
+
 @settings(max_examples=600, deadline=None)
 @given(data=st.data())
 def test_a_mutated_manifest_is_read_or_refused_in_one_line_and_nothing_else(content, data):
     raw = json.loads(content)
-    raw["preprocessing"] = data.draw(st.sampled_from([raw["preprocessing"], {**AGENT, "mean": [0.1, 0.2, 0.3]}]))
+    for key, seeds in SEEDS.items():
+        raw[key] = copy.deepcopy(data.draw(st.sampled_from([raw[key], *seeds])))
     for _ in range(data.draw(st.integers(1, 3))):
         container, key = data.draw(st.sampled_from(list(places(raw))))
         change = data.draw(st.sampled_from(["replace", "remove", "add"]))

@@ -136,6 +136,26 @@ def first_channel_model(
     return _model(nodes, outputs, constants, helper.make_tensor_value_info("input", dtype, shape))
 
 
+def boxes_model(rows: list[list[float]], *, height: int = 64, width: int = 64) -> onnx.ModelProto:
+    """`input` float32 (1, 3, height, width) -> `boxes` float32 (1, N, 6): `rows` of left, top, right, bottom, score,
+    class, whose scores are multiplied by the brightest value that went in."""
+    values = np.array([rows], np.float32)
+    is_score = np.arange(values.shape[2]) == 4
+    constants = [
+        numpy_helper.from_array(np.where(is_score, 0, values).astype(np.float32), "all_but_scores"),
+        numpy_helper.from_array(np.where(is_score, values, 0).astype(np.float32), "scores"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "all_but_batch"),
+    ]
+    nodes = [
+        helper.make_node("ReduceMax", ["input", "all_but_batch"], ["brightest"], keepdims=0),
+        helper.make_node("Mul", ["scores", "brightest"], ["scaled"]),
+        helper.make_node("Add", ["all_but_scores", "scaled"], ["boxes"]),
+    ]
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, height, width])
+    output = helper.make_tensor_value_info("boxes", TensorProto.FLOAT, list(values.shape))
+    return _model(nodes, [output], constants, image)
+
+
 def grey(value: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
     """An image of one grey value."""
     return np.full((height, width, 3), value, np.uint8)

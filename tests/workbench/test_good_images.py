@@ -111,7 +111,7 @@ def test_a_bad_line_of_a_manifest_is_named_by_its_number(tmp_path, line, why):
 
 def test_a_source_without_images_is_refused_with_what_would_do(tmp_path):
     for source in (str(tmp_path), str(tmp_path / "missing"), f"{tmp_path}/*.png"):
-        with pytest.raises(NoImagesFound, match="Give a folder of good images"):
+        with pytest.raises(NoImagesFound, match="Give a folder of images"):
             good_images(source)
     with pytest.raises(NoImagesFound, match="class-name 'normal'"):
         good_images(manifest(tmp_path / "train.manifest", entry("a.png", "anomaly")))

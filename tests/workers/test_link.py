@@ -48,6 +48,7 @@ ANSWER = Answer(
         Open("/packages/bolt", 4, 2),
         Detect(2**40, 1, 4096, 64, 12288, None, None),
         Detect(0, 0, 64, 64, 192, 2**62, 5),
+        Detect(1, 0, 64, 64, 192, None, None, (), False, 0.62),
         Progress("building TensorRT engine, 40 %"),
         Opened(RunsOn("ONNX Runtime 1.23 on CPU", "CPU")),
         ANSWER,

@@ -161,6 +161,19 @@ def test_pixels_that_came_as_bytes_are_answered_with_a_mask_of_ones_own(dark: Op
     assert np.array_equal(answer.mask, before)
 
 
+def test_each_image_is_judged_by_the_threshold_that_comes_with_it(dark: Opened) -> None:
+    image = ImageToInspect(LAYOUT, grey(102).tobytes())  # its score is 0.6
+    judged = [
+        dark.worker.detect(0, replace(image, threshold=threshold), PATIENCE) for threshold in (None, 0.62, 0.6, None)
+    ]
+    assert [(answer.threshold, answer.is_anomalous) for answer in judged] == [
+        (0.5, True),
+        (0.62, False),
+        (0.6, True),
+        (0.5, True),
+    ]
+
+
 def test_pixels_and_mask_may_lie_in_the_clients_segment(dark: Opened) -> None:
     pixels = grey(255)
     pixels[:, :48] = 0

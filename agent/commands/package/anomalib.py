@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,67 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="the ONNX file, or the export folder (weights/onnx/model.onnx)"
+    )
+    model = parser.add_argument_group("the model")
+    model.add_argument(
+        "--threshold",
+        type=_number,
+        metavar="RAW",
+        help="in raw scores; default: the export's own (needed where it was not calibrated)",
+    )
+    model.add_argument(
+        "--pixel-threshold", type=_number, metavar="RAW", help="in the unit of the raw map; default: the export's own"
+    )
+    model.add_argument(
+        "--range",
+        type=_above_zero,
+        metavar="RAW",
+        help="raw scores from shown 0 to 1, for exports without calibration; default: twice the threshold",
+    )
+    model.add_argument(
+        "--task", choices=("classification", "segmentation"), help="default: segmentation where the model has a map"
+    )
+    model.add_argument(
+        "--anomaly-name", default="anomaly", metavar="NAME", help="what masks call it (default: anomaly)"
+    )
+    model.add_argument(
+        "--resize",
+        choices=("agent", "graph"),
+        default="agent",
+        help="who resizes camera images for exports that take every size: the agent, with smoothing as in training "
+        "(default), or the graph, without",
+    )
 
 
 def draft(arguments: argparse.Namespace) -> Draft:
-    raise NotImplementedError
+    """What `agent.workbench.importers.anomalib` makes of the source. Raises its refusals."""
+    from agent.workbench.importers.anomalib import draft_of
+    from agent.workbench.importers.anomalib_decision import Choices
+
+    return draft_of(
+        arguments.source,
+        Choices(
+            threshold=arguments.threshold,
+            pixel_threshold=arguments.pixel_threshold,
+            range=arguments.range,
+            task=arguments.task,
+            anomaly_name=arguments.anomaly_name,
+            resize=arguments.resize,
+        ),
+    )
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is no finite number")
+    return number
+
+
+def _above_zero(text: str) -> float:
+    number = _number(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number

@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     component.add_argument("--version", metavar="X.Y.Z", help="default: the model's own, else 1.0.0")
     component.add_argument("--description", default="", metavar="TEXT")
     component.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="may be given several times")
+    component.add_argument(
+        "--register-in",
+        choices=("startup", "run"),
+        default="startup",
+        help="the component's lifecycle step (default: startup; run: for nucleus lite under systemd 252)",
+    )
     component.add_argument("--arn", metavar="TEXT", help="the model ARN that clients are shown")
     component.add_argument("--licence", metavar="TEXT", help="the model's licence, for those who receive it")
     component.add_argument(
@@ -102,7 +108,8 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
     check_component_name(arguments.component)
     version = _version(arguments.version or draft.version or "1.0.0")
     target = target_of(arguments.target_device, arguments.target_platform, arguments.compiler_option)
-    component = Component(arguments.component, version, arguments.description, _tags(arguments.tag), target)
+    tags = _tags(arguments.tag)
+    component = Component(arguments.component, version, arguments.description, tags, target, arguments.register_in)
     folder = arguments.output / "packages" / f"{component.name}-{version}"
     if not arguments.dry_run:
         refuse_existing(folder)
@@ -128,7 +135,7 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
     print(f"\n{component.name} {version}: {manifest.task}, images of {accepted}; its self-test passed:")
     for test in manifest.self_test:
         print(f"  {test.path}: {'anomalous' if test.is_anomalous else 'normal'}, score {test.score:.4f}")
-    for warning in images.warnings(manifest):
+    for warning in images.warnings(manifest.self_test, manifest.decision.threshold):
         print(f"Warning: {warning}", file=sys.stderr)
     print(f"Wrote {folder}\n      {made.archive}\n      {made.recipe}")
     print("Next:")

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a package of this agent: its folder or ZIP")
 
 
 def draft(arguments: argparse.Namespace) -> Draft:
-    raise NotImplementedError
+    from agent.workbench.importers.fitted import fitted_draft
+
+    return fitted_draft(arguments.source)

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="the package: a folder, a ZIP or a tar.gz")
 
 
 def draft(arguments: argparse.Namespace) -> Draft:
-    raise NotImplementedError
+    from agent.workbench.importers.lookout import lookout_draft
+
+    return lookout_draft(arguments.source)

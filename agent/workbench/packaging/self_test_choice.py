@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.images.detection import Detection
-from agent.packages.manifest import ImageSize, Manifest, Reference
+from agent.packages.manifest import ImageSize, Reference, SelfTestImage
 from agent.workbench.dataset.labelled_images import LabelledImage, labelled_images
 from agent.workbench.errors import BadSelfTest
 from agent.workbench.packaging.draft import Draft
@@ -102,10 +102,9 @@ class SelfTestImages:
         )
         return Evidence(_drawn(size), reference)
 
-    def warnings(self, manifest: Manifest) -> list[str]:
-        """What the engineer should know of the choice, a sentence each."""
-        threshold = manifest.decision.threshold
-        close = [test.path for test in manifest.self_test if abs(test.score - threshold) < CLOSE]
+    def warnings(self, tests: Sequence[SelfTestImage], threshold: float) -> list[str]:
+        """What the engineer should know of the choice and of its answers, a sentence each."""
+        close = [test.path for test in tests if abs(test.score - threshold) < CLOSE]
         if close:
             return [
                 *self._warnings,

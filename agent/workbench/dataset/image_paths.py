@@ -1,0 +1,34 @@
+"""Image files of a folder or a glob."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+from agent.workbench.errors import NoImagesFound
+from agent.workbench.image_file import SUFFIXES
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files that lie in `folder` itself, sorted. Raises NoImagesFound."""
+    return _images_among(folder.iterdir(), str(folder), "the folder holds no PNG, JPEG, BMP or TIFF file")
+
+
+def images_matching(pattern: str) -> list[Path]:
+    """The image files that a glob matches, `**` included, sorted. Raises NoImagesFound."""
+    # Path.glob takes no absolute pattern.
+    matches = (Path(match) for match in glob.iglob(pattern, recursive=True))  # noqa: PTH207
+    return _images_among(matches, pattern, "the glob matches no PNG, JPEG, BMP or TIFF file")
+
+
+def is_image(path: Path) -> bool:
+    """Whether it is a file that is called like an image."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _images_among(paths: Iterable[Path], source: str, if_none: str) -> list[Path]:
+    images = sorted({path for path in paths if is_image(path)})
+    if not images:
+        raise NoImagesFound(source, if_none)
+    return images
