@@ -1,0 +1,1 @@
+"""AWS IoT Greengrass: what a device's nucleus reads and says."""
