@@ -53,12 +53,26 @@ Connect = Callable[[Callable[[], None]], Connection]
 """Connects; raises NucleusGone or NucleusRefuses. Its argument is called when there is something new."""
 
 
+def pause_after(failures: int) -> float:
+    """Seconds before the next try; by chance, so that components do not come back to a nucleus all at once."""
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 16))
+    return random.uniform(longest / 2, longest)
+
+
 class Nucleus:
     """Keeps a connection up in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, connect: Connect, on_configuration: Callable[[Mapping[str, object]], None]) -> None:
-        """`on_configuration` is told the component's whole configuration, again at each change and reconnection."""
-        self._connect, self._on_configuration = connect, on_configuration
+    def __init__(
+        self,
+        connect: Connect,
+        on_configuration: Callable[[Mapping[str, object]], None],
+        pause: Callable[[int], float] = pause_after,
+    ) -> None:
+        """`on_configuration` is told the component's whole configuration, again at each change and reconnection.
+
+        `pause`: seconds before the next try after so many failures in a row.
+        """
+        self._connect, self._on_configuration, self._pause = connect, on_configuration, pause
         self._woken = threading.Condition()
         self._is_running, self._is_stopped = False, False
         self._answered = threading.Event()
@@ -67,8 +81,11 @@ class Nucleus:
         self._thread = threading.Thread(target=self._keep, name="greengrass", daemon=True)
 
     def start(self) -> None:
-        """Raises RuntimeError where the device gives no thread."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no thread to be had
+            log.warning("the Greengrass configuration is not followed: %s", error)
+            self._answered.set()
 
     def wait_for_configuration(self, limit: float, gives_up: Callable[[], bool]) -> bool:
         """Returns when the first configuration has been told, the nucleus has refused it, or `gives_up()`.
@@ -91,7 +108,8 @@ class Nucleus:
         with self._woken:
             self._is_stopped = True
             self._woken.notify_all()
-        self._thread.join(CLOSE_LIMIT)
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_LIMIT)
 
     # --- the thread ---
 
@@ -110,7 +128,7 @@ class Nucleus:
                 log.exception("talking to the nucleus failed; trying again")
             failures = 0 if time.monotonic() - began >= STEADY else failures + 1
             with self._woken:
-                self._woken.wait_for(lambda: self._is_stopped, pause_after(failures))
+                self._woken.wait_for(lambda: self._is_stopped, self._pause(failures))
 
     def _converse(self) -> None:
         """Serves one connection until it ends.
@@ -168,12 +186,6 @@ class Nucleus:
     def _complain(self, text: str) -> None:
         log.log(logging.WARNING if text != self._complaint else logging.DEBUG, "%s", text)
         self._complaint = text
-
-
-def pause_after(failures: int) -> float:
-    """Seconds before the next try; by chance, so that components do not come back to a nucleus all at once."""
-    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 16))
-    return random.uniform(longest / 2, longest)
 
 
 def nucleus_of(
