@@ -48,8 +48,7 @@ class Connection:
         try:
             while True:
                 message = await read_message(self._reader, self._behaviour.most_bytes)
-                if not self._take(message):
-                    break
+                self._take(message)
                 await self._writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, BadFrame):
             pass  # it has left, or is shown the door
@@ -66,28 +65,31 @@ class Connection:
     def ping(self) -> None:
         self._send(Message(MessageType.PING))
 
-    def _take(self, message: Message) -> bool:
-        """Whether the connection goes on."""
+    def end_streams(self) -> None:
+        for stream in list(self._subscriptions):
+            self._unsubscribe(stream)
+            self._send(Message(MessageType.APPLICATION_MESSAGE, stream, ENDS_STREAM))
+
+    def _take(self, message: Message) -> None:
         if message.kind is MessageType.PING:
             self._send(Message(MessageType.PING_RESPONSE, payload=message.payload))
-        elif message.kind is MessageType.CONNECT:
-            return not self._behaviour.accepts or self._connect(message)
+        elif message.kind is MessageType.CONNECT and self._behaviour.accepts:
+            self._connect(message)
         elif message.kind is MessageType.APPLICATION_MESSAGE and self.is_connected:
             if message.flags & ENDS_STREAM:
                 self._unsubscribe(message.stream)
                 self._send(Message(MessageType.APPLICATION_MESSAGE, message.stream, ENDS_STREAM))
             else:
                 self._answer(message)
-        return True
 
-    def _connect(self, message: Message) -> bool:
+    def _connect(self, message: Message) -> None:
+        """Lets the client in or not; one that is not leaves by itself."""
         named = json.loads(message.payload) if message.payload else {}
         self.is_connected = (
             named.get("authToken") == self._behaviour.token and message.headers.get(":version") == "0.1.0"
         )
         flags = MessageFlags.CONNECTION_ACCEPTED if self.is_connected else MessageFlags.NONE
         self._send(Message(MessageType.CONNECT_ACK, flags=flags))
-        return self.is_connected
 
     def _answer(self, message: Message) -> None:
         operation = str(message.headers["operation"]).removeprefix(NAMESPACE)

@@ -70,6 +70,11 @@ class Nucleus:
         """Connections that are accepted and have not ended."""
         return sum(connection.is_connected for connection in list(self._connections))
 
+    @property
+    def connections(self) -> int:
+        """Those that nobody has ended, accepted or not."""
+        return len(self._connections)
+
     def start(self) -> None:
         async def start() -> None:
             self.socket.unlink(missing_ok=True)
@@ -123,6 +128,10 @@ class Nucleus:
     def ping(self) -> None:
         """Sends one to every client."""
         self._do(lambda: [connection.ping() for connection in self._connections])
+
+    def end_streams(self) -> None:
+        """Ends every subscription; connections stay."""
+        self._do(lambda: [connection.end_streams() for connection in self._connections])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer, self._operations, self._behaviour)
