@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from agent.models.fleet import Fleet
     from agent.models.keeper import ModelSettings
+    from agent.models.served_model import OnChange
     from agent.rpc.socket_claim import SocketClaim
 
 log = logging.getLogger("agent")
@@ -153,28 +154,15 @@ def _serve(followed: FollowedSettings, nucleus: Nucleus | None, claim: SocketCla
     from agent import __version__
     from agent.allocator import keep_freed_memory
     from agent.logs import set_log_level
-    from agent.models.fleet import Fleet
     from agent.models.registry import Registry, RegistryWatch
-    from agent.models.wanted import WantedModels
     from agent.rpc.health import Health
     from agent.rpc.request_parser import RequestParser
     from agent.rpc.server import make_server, serve_at
     from agent.rpc.service import EdgeAgent
-    from agent.workers.process import WorkerProcess
 
     keep_freed_memory()
-    settings = followed.in_force
-    processors = len(os.sched_getaffinity(0))
-    health = Health()
-    fleet = Fleet(
-        lambda folder, slots, on_progress, on_end: WorkerProcess(
-            folder, followed.in_force.threads or processors, slots, on_progress, on_end
-        ),
-        _model_settings(settings),
-        WantedModels(settings.registry / WANTED),
-        auto_start=settings.auto_start,
-        on_change=health.model_changed,
-    )
+    settings, health = followed.in_force, Health()
+    fleet = _make_fleet(followed, health.model_changed)
     watch = RegistryWatch(Registry(settings.registry), fleet.apply, REGISTRY_INTERVAL)
     parser = RequestParser(settings.message_memory << 20)
     server = make_server(EdgeAgent(fleet), health, parser)
@@ -203,6 +191,23 @@ def _serve(followed: FollowedSettings, nucleus: Nucleus | None, claim: SocketCla
         fleet.close()
     log.info("stopped")
     return 0
+
+
+def _make_fleet(followed: FollowedSettings, on_change: OnChange) -> Fleet:
+    from agent.models.fleet import Fleet
+    from agent.models.wanted import WantedModels
+    from agent.workers.process import WorkerProcess
+
+    settings, processors = followed.in_force, len(os.sched_getaffinity(0))
+    return Fleet(
+        lambda folder, slots, on_progress, on_end: WorkerProcess(
+            folder, followed.in_force.threads or processors, slots, on_progress, on_end
+        ),
+        _model_settings(settings),
+        WantedModels(settings.registry / WANTED),
+        auto_start=settings.auto_start,
+        on_change=on_change,
+    )
 
 
 def _model_settings(settings: Settings) -> ModelSettings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from typing import Any
 
 from agent.settings import BadSetting, Settings, checked_value, is_live, key_of
@@ -68,7 +68,8 @@ class FollowedSettings:
         with self._lock:
             has_any = bool(set(names) & self._good.keys() - self._given.keys() - self._left_out)
             self._left_out.update(names)
-            self._in_force = Settings(**self._wanted())
+            without = Settings(**self._given)
+            self._in_force = replace(self._in_force, **{name: getattr(without, name) for name in names})
             return has_any
 
     def follow(self, configuration: Mapping[str, object]) -> None:
