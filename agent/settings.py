@@ -29,7 +29,7 @@ class BadSetting(Refusal):
     """A setting's value is not allowed: names key, value and what is."""
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
-        super().__init__(f"{key} is {repr(value)[:200]}; it must be {allowed}.")
+        super().__init__(f"{key} is {_shown(value)}; it must be {allowed}.")
 
 
 class UnknownSetting(Refusal):
@@ -37,6 +37,13 @@ class UnknownSetting(Refusal):
         super().__init__(
             f"{source} names the setting {key!r}, which does not exist; `edge-agent serve --help` lists them."
         )
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:200]
+    except RecursionError:
+        return "too deeply nested to be shown"
 
 
 _ABSENT = object()
@@ -170,7 +177,11 @@ class Settings:
         live=True,
     )
     threads: int = _setting(
-        _whole(0, 256), "Threads of one inference; 0: as many as the agent may use processors.", 0, live=True
+        _whole(0, 256),
+        "Threads of one inference; 0: as many as the agent may use processors. Changed live, workers started later have "
+        "them.",
+        0,
+        live=True,
     )
     calls_in_flight: int = _setting(
         _whole(1, 16),
@@ -193,7 +204,7 @@ class Settings:
     auto_start: bool = _setting(
         _yes_or_no(),
         "Start every model as soon as it is registered. Without it, models start when a client asks, and again after a "
-        "restart of the agent until a client stops them.",
+        "restart of the agent until a client stops them. Turned on live, it starts those that do not run.",
         False,
         shown="false",
         live=True,
@@ -291,7 +302,7 @@ def checked_value(setting: Field[Any], key: str, value: object) -> Any:
     kind = kind_of(setting)
     try:
         return kind.read(value)
-    except (ValueError, KeyError, OverflowError):
+    except (ValueError, KeyError, OverflowError, RecursionError):
         raise BadSetting(key, value, kind.allowed) from None
 
 

@@ -86,7 +86,7 @@ class IpcConnection:
                 return {}
             raise
         if not isinstance(response.value, dict):
-            raise NucleusRefuses("the configuration it gives is no object")
+            raise NucleusRefuses("with something that is no object")
         return response.value
 
     def subscribe(self) -> None:

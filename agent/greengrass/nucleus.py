@@ -76,8 +76,8 @@ class Nucleus:
         self._woken = threading.Condition()
         self._is_running, self._is_stopped = False, False
         self._answered = threading.Event()
-        self._complaint = ""
-        """What the log said last: a nucleus that stays away is one line."""
+        self._complaints: set[str] = set()
+        """What the log has said since the last connection: a nucleus that stays away is no flood."""
         self._thread = threading.Thread(target=self._keep, name="greengrass", daemon=True)
 
     def start(self) -> None:
@@ -142,7 +142,7 @@ class Nucleus:
             self._ask("the configuration is not followed", connection.subscribe)
             self._read(connection)
             log.info("connected to the nucleus")
-            self._complaint = ""
+            self._complaints.clear()
             is_reported = False
             while self._next_event(connection, is_reported):
                 if connection.is_outdated:
@@ -184,8 +184,8 @@ class Nucleus:
             self._woken.notify_all()
 
     def _complain(self, text: str) -> None:
-        log.log(logging.WARNING if text != self._complaint else logging.DEBUG, "%s", text)
-        self._complaint = text
+        log.log(logging.DEBUG if text in self._complaints else logging.WARNING, "%s", text)
+        self._complaints.add(text)
 
 
 def nucleus_of(

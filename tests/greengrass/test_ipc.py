@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -197,6 +198,19 @@ def test_a_component_without_configuration_has_an_empty_one(nucleus: Nucleus) ->
         assert told.get(timeout=PATIENCE) == {}
 
 
+@pytest.mark.parametrize("answer", [{}, {"value": None}, {"value": []}, {"value": "text"}, {"value": 1.5}])
+def test_a_configuration_that_is_no_object_is_a_line(
+    nucleus: Nucleus, answer: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    nucleus.answer("GetConfiguration", answer)
+    with followed(nucleus) as (component, told):
+        assert component.wait_for_configuration(PATIENCE, never)
+        nucleus.answer_again()
+        nucleus.change(QueueLength=4)
+        assert queue_length(told) == 4
+    assert lines(caplog) == ["the configuration is not read: the nucleus answers with something that is no object"]
+
+
 def test_a_stream_that_the_nucleus_ends_is_subscribed_again(nucleus: Nucleus) -> None:
     with followed(nucleus) as (_, told):
         assert queue_length(told) == 3
@@ -267,6 +281,21 @@ def test_pauses_grow_to_a_limit_and_are_never_the_same() -> None:
         pauses = {pause_after(failures) for _ in range(50)}
         assert longest / 2 <= min(pauses) <= max(pauses) <= longest
         assert len(pauses) > 10
+
+
+def test_without_a_thread_to_be_had_it_is_a_plain_program(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    component = nucleus_module.Nucleus(refuse_all(), lambda configuration: None)
+    component.start()
+    assert component.wait_for_configuration(PATIENCE, never)
+    component.report_running()
+    component.stop()
+    assert caplog.messages == ["the Greengrass configuration is not followed: can't start new thread"]
 
 
 def test_whoever_waits_for_the_configuration_may_leave_sooner() -> None:

@@ -83,6 +83,18 @@ def test_a_wrong_value_is_one_line_and_the_default_stays(
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_value_too_deeply_nested_to_be_shown_is_a_wrong_one(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    value: list[object] = []
+    for _ in range(200_000):
+        value = [value]
+    followed = FollowedSettings({})
+    followed.follow({key_of(name): value})
+    assert followed.in_force == Settings()
+    (line,) = caplog.messages
+    assert f"{key_of(name)} is too deeply nested to be shown; it must be {KIND[name].allowed}." in line
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_value_leaves_the_last_good_one_and_a_missing_one_the_default(name: str) -> None:
     followed = FollowedSettings({})
     followed.follow({key_of(name): RIGHT[name]})

@@ -108,12 +108,17 @@ class Nucleus:
     def refuse(self, operation: str, error: str = "UnauthorizedError") -> None:
         self._operations.refusals[operation] = OperationError(error, f"{operation} is not for you")
 
+    def answer(self, operation: str, content: dict[str, Any]) -> None:
+        """Answers it with `content`, whatever is asked."""
+        self._operations.answers[operation] = content
+
     def never_answer(self, operation: str) -> None:
         self._behaviour.mute.add(operation)
 
     def answer_again(self) -> None:
-        """What was refused or not answered is from now on; a connection is accepted, by the right token."""
+        """As it should be, from now on; a connection is accepted, by the right token."""
         self._operations.refusals.clear()
+        self._operations.answers.clear()
         self._behaviour.mute.clear()
         self._behaviour.accepts, self._behaviour.token = True, TOKEN
 

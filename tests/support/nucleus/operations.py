@@ -44,6 +44,8 @@ class Operations:
         """As reported, in order."""
         self.refusals: dict[str, OperationError] = {}
         """Operations that are refused, and how."""
+        self.answers: dict[str, Payload] = {}
+        """Operations that are answered with this, whatever was asked."""
         self.calls: list[str] = []
         """Names of operations, in the order they were asked for."""
         self._subscriptions: list[Subscription] = []
@@ -63,6 +65,8 @@ class Operations:
         self.calls.append(operation)
         if operation in self.refusals:
             raise self.refusals[operation]
+        if operation in self.answers:
+            return self.answers[operation]
         if operation not in self._handlers:
             raise OperationError("ServiceError", f"{operation} is not supported")
         return self._handlers[operation](request)
