@@ -178,8 +178,8 @@ class Settings:
     )
     threads: int = _setting(
         _whole(0, 256),
-        "Threads of one inference; 0: as many as the agent may use processors. Changed live, workers started later have "
-        "them.",
+        "Threads of one inference; 0: as many as the agent may use processors. A change is for workers that start "
+        "after it.",
         0,
         live=True,
     )
