@@ -12,6 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeout  # on Python 3.10 n
 from functools import cache
 from typing import Any
 
+from awscrt.exceptions import AwsCrtError
 from awscrt.io import ClientBootstrap, DefaultHostResolver, EventLoopGroup, SocketDomain, SocketOptions
 from awsiot import eventstreamrpc
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
@@ -29,6 +30,9 @@ REFUSALS = (
     eventstreamrpc.DeserializeError,
 )
 """An operation failed, and the connection is as good as before."""
+CLOSED = "AWS_IO_SOCKET_CLOSED"
+NOT_ACCEPTED = "it ended the connection before it accepted it; it restarts, or does not know this component's SVCUID"
+"""Nucleus lite says no more."""
 WHOLE: list[str] = []
 """The key path of all there is."""
 
@@ -66,8 +70,10 @@ class IpcConnection:
         handler.on_disconnect = lambda reason: self._end()
         try:
             self._answer(lambda: self._connection.connect(handler), connect_limit)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error.__cause__, AwsCrtError) and error.__cause__.name == CLOSED:
+                raise NucleusGone(NOT_ACCEPTED) from error
             raise
         # Callbacks only leave word, so they may run in the SDK's own thread.
         self._client = GreengrassCoreIPCClientV2(GreengrassCoreIPCClient(self._connection), executor=None)

@@ -24,8 +24,12 @@ WITHOUT = "no Greengrass configuration within 5 s"
 
 
 @pytest.fixture
-def nucleus() -> Iterator[Nucleus]:
+def sdk() -> None:
     pytest.importorskip("awsiot.greengrasscoreipc.clientv2", reason="awsiotsdk (extra `greengrass`) is not installed")
+
+
+@pytest.fixture
+def nucleus(sdk: None) -> Iterator[Nucleus]:
     with Nucleus(lite=True) as nucleus:
         yield nucleus
 
@@ -115,24 +119,27 @@ def test_restarts_of_the_nucleus_are_no_matter_to_calls(nucleus: Nucleus, tmp_pa
         assert agent.stop() == 0
 
 
-def test_an_unauthorised_component_serves_with_defaults(nucleus: Nucleus) -> None:
-    nucleus.know_nobody()
-    with AgentProcess(environment=nucleus.environment) as agent:
-        serves(agent)
-        assert agent.log_text().count("the nucleus refuses this component") == 1
-        assert WITHOUT not in agent.log_text()
-        assert agent.stop() == 0
+def test_an_unauthorised_component_serves_with_defaults(sdk: None) -> None:
+    with Nucleus(lite=False) as nucleus:
+        nucleus.know_nobody()
+        with AgentProcess(environment=nucleus.environment) as agent:
+            serves(agent)
+            assert agent.log_text().count("the nucleus refuses this component") == 1
+            assert WITHOUT not in agent.log_text()
+            assert agent.stop() == 0
 
 
-@pytest.mark.parametrize("how", ["hangs", "is absent"])
+@pytest.mark.parametrize("how", ["hangs", "is absent", "shows it the door"])
 def test_a_start_waits_a_while_for_a_nucleus_that_does_not_answer_and_follows_it_later(
     nucleus: Nucleus, how: str
 ) -> None:
     nucleus.change(QueueLength=5)
     if how == "hangs":
         nucleus.accept_nobody()
-    else:
+    elif how == "is absent":
         nucleus.stop()
+    else:
+        nucleus.know_nobody()
     with AgentProcess(environment=nucleus.environment) as agent:
         assert agent.log_text().count(WITHOUT) == 1
         serves(agent)

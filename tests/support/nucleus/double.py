@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from tests.support.nucleus.configuration import ConfigurationStore
-from tests.support.nucleus.connection import MOST_BYTES_LITE, Behaviour, Connection
-from tests.support.nucleus.framing import MOST_BYTES
+from tests.support.nucleus.connection import Behaviour, Connection
 from tests.support.nucleus.operations import OperationError, Operations
 
 TOKEN = "token-of-the-agent"
@@ -30,7 +29,7 @@ class Nucleus:
         self._folder = Path(tempfile.mkdtemp(prefix="nu-"))
         self.socket = self._folder / "ipc.socket"
         self._operations = Operations(ConfigurationStore(configuration or {}), lite=lite)
-        self._behaviour = Behaviour(TOKEN, MOST_BYTES_LITE if lite else MOST_BYTES)
+        self._behaviour = Behaviour(TOKEN, lite)
         self._connections: list[Connection] = []
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.AbstractServer | None = None
@@ -49,6 +48,10 @@ class Nucleus:
         self._thread.join()
         self._loop.close()
         shutil.rmtree(self._folder)
+
+    @property
+    def is_lite(self) -> bool:
+        return self._behaviour.lite
 
     @property
     def environment(self) -> dict[str, str]:
