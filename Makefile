@@ -46,7 +46,7 @@ clean:  ## remove environments and outputs
 $(VENV)/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) --upgrade 'pip>=25.1'
-	$(BIN)/python $(PIP) --editable '.[cpu,workbench]' --group dev
+	$(BIN)/python $(PIP) --editable '.[cpu,greengrass,workbench]' --group dev
 	touch $@
 
 $(VENV)/peers: $(VENV)/installed

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from logging.handlers import MemoryHandler
 
 from google.protobuf.message import DecodeError
 
@@ -61,7 +62,21 @@ class BadMessagesInOneLine(logging.Filter):
         return True
 
 
+HELD_LINES = 1000
+"""Lines that are held at most; those before go."""
+
 FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
+
+
+def hold_log_lines() -> None:
+    """Keeps lines until `set_up_logging`: how they are to look, and which are wanted, is not known yet."""
+    held = MemoryHandler(HELD_LINES, flushLevel=sys.maxsize)
+    logging.basicConfig(level=logging.INFO, handlers=[held], force=True)
+
+
+def set_log_level(level: str) -> None:
+    """The least severe events that are logged from now on."""
+    logging.getLogger().setLevel(level.upper())
 
 
 def set_up_logging(log_format: str, level: str) -> None:
@@ -75,6 +90,9 @@ def set_up_logging(log_format: str, level: str) -> None:
     # Without a standard error its number may be anybody's file, or a client's connection.
     handler = logging.NullHandler() if sys.stderr is None else DetachedHandler(sys.stderr.fileno())
     handler.setFormatter(FORMATTERS[log_format]())
+    for held in logging.getLogger().handlers:
+        if isinstance(held, MemoryHandler):
+            held.setTarget(handler)  # it is closed below, and gives then what it holds
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     threading.excepthook = _log_end_of_thread
 

@@ -1,7 +1,9 @@
 """The settings of the agent: one frozen dataclass, a sentence per setting; only the wiring reads it.
 
 Every setting has one name, spelled for its place: field `queue_length`, flag `--queue-length`, environment
-`EDGE_AGENT_QUEUE_LENGTH`, configuration file `QueueLength`. The first place that names a setting wins, in that order.
+`EDGE_AGENT_QUEUE_LENGTH`, configuration file and Greengrass configuration `QueueLength`. The first place that names a
+setting wins, in that order. The Greengrass configuration is followed while the agent runs (`agent.greengrass`); what of
+it takes effect at once is marked here: `live`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class BadSetting(Refusal):
     """A setting's value is not allowed: names key, value and what is."""
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
-        super().__init__(f"{key} is {repr(value)[:200]}; it must be {allowed}.")
+        super().__init__(f"{key} is {_shown(value)}; it must be {allowed}.")
 
 
 class UnknownSetting(Refusal):
@@ -37,6 +39,13 @@ class UnknownSetting(Refusal):
         super().__init__(
             f"{source} names the setting {key!r}, which does not exist; `edge-agent serve --help` lists them."
         )
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:200]
+    except RecursionError:
+        return "too deeply nested to be shown"
 
 
 _ABSENT = object()
@@ -131,8 +140,10 @@ def default_registry() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "edge-agent" / "registry"
 
 
-def _setting(kind: _Kind, sentence: str, default: Any = MISSING, factory: Any = MISSING, shown: str = "") -> Any:
-    metadata = {"kind": kind, "sentence": sentence, "shown": shown or str(default)}
+def _setting(
+    kind: _Kind, sentence: str, default: Any = MISSING, factory: Any = MISSING, shown: str = "", live: bool = False
+) -> Any:
+    metadata = {"kind": kind, "sentence": sentence, "shown": shown or str(default), "live": live}
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -168,43 +179,63 @@ class Settings:
     )
     log_format: str = _setting(_one_of("text", "json"), "One line per event, as text or as a JSON object.", "text")
     log_level: str = _setting(
-        _one_of("debug", "info", "warning", "error"), "The least severe events that are logged.", "info"
+        _one_of("debug", "info", "warning", "error"),
+        "The least severe events that are logged.",
+        "info",
+        live=True,
     )
-    threads: int = _setting(_whole(0, 256), "Threads of one inference; 0: as many as the agent may use processors.", 0)
+    threads: int = _setting(
+        _whole(0, 256),
+        "Threads of one inference; 0: as many as the agent may use processors. A change is for workers that start "
+        "after it.",
+        0,
+        live=True,
+    )
     calls_in_flight: int = _setting(
         _whole(1, 16),
         "Calls a model works on at once: with 2, one is preprocessed while the other is inferred.",
         2,
     )
     queue_length: int = _setting(
-        _whole(0, 48), "Calls that may wait for a model; one more is refused with RESOURCE_EXHAUSTED.", 16
+        _whole(0, 48),
+        "Calls that may wait for a model; one more is refused with RESOURCE_EXHAUSTED.",
+        16,
+        live=True,
     )
     message_memory: int = _setting(
         _whole(64, 1 << 20),
         "MiB that images in messages may take together while they are handled; more is refused with "
         "RESOURCE_EXHAUSTED. Images in shared memory take none.",
         512,
+        live=True,
     )
     auto_start: bool = _setting(
         _yes_or_no(),
         "Start every model as soon as it is registered. Without it, models start when a client asks, and again after a "
-        "restart of the agent until a client stops them.",
+        "restart of the agent until a client stops them. Turned on live, it starts those that do not run.",
         False,
         shown="false",
+        live=True,
     )
     load_time_limit: float = _setting(
         _seconds(1, 86400),
         "Longest time a model may take from STARTING to RUNNING; then it is FAILED.",
         1800.0,
         shown="1800",
+        live=True,
     )
     run_time_limit: float = _setting(
-        _seconds(0.1, 3600), "Longest time one image may take; then the model's worker is replaced.", 30.0, shown="30"
+        _seconds(0.1, 3600),
+        "Longest time one image may take; then the model's worker is replaced.",
+        30.0,
+        shown="30",
+        live=True,
     )
     worker_growth: int = _setting(
         _whole(0, 1 << 20),
         "MiB that a model's worker may grow while it serves; then a new one takes over between two calls. 0: any.",
         512,
+        live=True,
     )
     unload_first: bool = _setting(
         _yes_or_no(),
@@ -212,6 +243,7 @@ class Settings:
         "meanwhile. Without it, an update that has no room beside the running version does not take over.",
         False,
         shown="false",
+        live=True,
     )
 
 
@@ -224,7 +256,7 @@ def environment_name_of(setting: str) -> str:
 
 
 def key_of(setting: str) -> str:
-    """In the configuration file: `queue_length` is `QueueLength`."""
+    """In the configuration file and the Greengrass configuration: `queue_length` is `QueueLength`."""
     return "".join(word.capitalize() for word in setting.split("_"))
 
 
@@ -233,8 +265,20 @@ def kind_of(setting: Field[Any]) -> _Kind:
     return kind
 
 
+def is_live(setting: Field[Any]) -> bool:
+    """Whether a change takes effect without a restart."""
+    live: bool = setting.metadata["live"]
+    return live
+
+
 def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None) -> Settings:
-    """The settings in force: of each, the first of flag (by field name, None where not given), environment and file.
+    """The settings in force where no Greengrass configuration is followed; see `given_values`."""
+    return Settings(**given_values(flags, environment, file))
+
+
+def given_values(flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None) -> dict[str, Any]:
+    """What was given at the start, by field name: of each setting the first of flag (None where not given), environment
+    and file.
 
     Raises:
         BadSetting, UnknownSetting: names key, value and what is allowed.
@@ -254,18 +298,19 @@ def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
         for key, value in named:
             # A null in the file is a value, and a wrong one.
             if value is not _ABSENT and (value is not None or key == key_of(setting.name)):
-                values[setting.name] = _checked(setting, key, value)
+                values[setting.name] = checked_value(setting, key, value)
                 break
     if configured:
         raise UnknownSetting(min(configured), str(file))
-    return Settings(**values)
+    return values
 
 
-def _checked(setting: Field[Any], key: str, value: object) -> Any:
+def checked_value(setting: Field[Any], key: str, value: object) -> Any:
+    """`value` as the setting takes it; raises BadSetting, which names `key`."""
     kind = kind_of(setting)
     try:
         return kind.read(value)
-    except (ValueError, KeyError, OverflowError):
+    except (ValueError, KeyError, OverflowError, RecursionError):
         raise BadSetting(key, value, kind.allowed) from None
 
 

@@ -209,3 +209,21 @@ def test_what_ends_a_thread_is_an_event_of_the_log() -> None:
     first, *traceback = run_logging(code, stderr=subprocess.PIPE).stderr.decode().splitlines()
     assert "CRITICAL agent.logs: a thread ended unexpectedly" in first
     assert traceback[-1] == "  ZeroDivisionError: division by zero"
+
+
+HOLDING = """
+import logging
+from agent.logs import hold_log_lines, set_log_level, set_up_logging
+log = logging.getLogger("agent")
+hold_log_lines()
+log.info("early")
+set_up_logging("json", "error")
+log.info("not wanted")
+set_log_level("debug")
+log.debug("late")
+"""
+
+
+def test_lines_from_before_the_log_is_set_up_come_first_and_in_its_format() -> None:
+    ran = subprocess.run([sys.executable, "-c", HOLDING], capture_output=True, text=True, check=True, timeout=60)
+    assert [json.loads(line)["message"] for line in ran.stderr.splitlines()] == ["early", "late"]

@@ -73,6 +73,11 @@ class Admission:
         finally:
             self._give_back(slot)
 
+    def allow(self, queue_length: int) -> None:
+        """So many calls may wait from now on; those that wait already stay."""
+        with self._changed:
+            self._length = queue_length
+
     def wait_until_idle(self, limit: float | None = None) -> bool:
         """Waits until no call has a slot and none waits for one; False where that takes longer than `limit` seconds."""
         with self._changed:

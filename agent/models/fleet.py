@@ -47,6 +47,21 @@ class Fleet:
         self._calls, self._drains = 0, False
         """Images in hand, and whether more are refused."""
 
+    def use_settings(self, settings: ModelSettings, *, auto_start: bool) -> None:
+        """Goes by these from now on, calls in hand included where a setting is about them; no call fails for it.
+
+        Where `auto_start` is turned on, every model that does not run is started, as after a restart of the agent.
+        """
+        with self._lock:
+            is_turned_on = auto_start and not self._auto_start
+            self._settings, self._auto_start = settings, auto_start
+            models = dict(self._models)
+            for model in models.values():
+                model.use_settings(settings)
+        if is_turned_on:
+            for component in models:
+                self._start_by_itself(component)
+
     def apply(
         self, records: Mapping[str, Record], thresholds: Mapping[str, ThresholdFile] = MappingProxyType({})
     ) -> None:
@@ -92,6 +107,7 @@ class Fleet:
         model = ServedModel(record, self._open_worker, self._settings, self._on_change)
         model.use_threshold(threshold)  # before anybody can ask it
         with self._lock:
+            model.use_settings(self._settings)  # they may have changed meanwhile
             self._models[record.component] = model
             if self._auto_start or record.component in self._wanted:
                 self._to_start.add(record.component)

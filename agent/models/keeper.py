@@ -115,6 +115,10 @@ class Keeper:
             self._wanted = record
             self._events.notify_all()
 
+    def use_settings(self, settings: ModelSettings) -> None:
+        """What is done from now on is done by these."""
+        self._settings = settings
+
     def leave(self, *, at_once: bool = False) -> None:
         """Ends the worker and returns when it is gone; after the calls in hand, or `at_once`: they get no answer."""
         with self._events:

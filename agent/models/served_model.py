@@ -140,6 +140,14 @@ class ServedModel:
                 threshold.version,
             )
 
+    def use_settings(self, settings: ModelSettings) -> None:
+        """Goes by these from now on, with as many slots as before: for those a model is made anew."""
+        with self._lock:
+            self._settings = settings
+            self._admission.allow(settings.queue_length)
+            if self._keeper is not None:
+                self._keeper.use_settings(settings)
+
     def start(self) -> None:
         """Begins to load; the model is STARTING when this returns (or FAILED, where there is no thread to be had).
 

@@ -45,6 +45,10 @@ class RequestParser:
         self._most, self._held = most_bytes, 0
         self._lock = threading.RLock()  # the garbage collector may give back while this very thread takes
 
+    def allow(self, most_bytes: int) -> None:
+        """So many bytes from now on; messages that are alive stay so."""
+        self._most = most_bytes
+
     @property
     def held(self) -> int:
         """Bytes of the messages that are alive."""

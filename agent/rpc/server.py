@@ -34,10 +34,10 @@ OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-def make_server(service: EdgeAgent, health: Health, most_message_bytes: int = 1 << 30) -> grpc.Server:
+def make_server(service: EdgeAgent, health: Health, parser: RequestParser) -> grpc.Server:
     """A server for `service`, with health and reflection, not bound to any address yet.
 
-    `most_message_bytes`: how many bytes of images in messages may be held at once.
+    `parser`: reads images in messages, and knows how many bytes of them may be held at once.
     """
     # Control calls never wait behind inference.
     describing = ThreadPool(DESCRIBE_THREADS, "describe")
@@ -48,9 +48,7 @@ def make_server(service: EdgeAgent, health: Health, most_message_bytes: int = 1 
         options=OPTIONS,
     )
     handlers = {
-        "DetectAnomalies": grpc.unary_unary_rpc_method_handler(
-            service.DetectAnomalies, request_deserializer=RequestParser(most_message_bytes)
-        ),
+        "DetectAnomalies": grpc.unary_unary_rpc_method_handler(service.DetectAnomalies, request_deserializer=parser),
         "DescribeModel": _control(
             service.DescribeModel, wire.DescribeModelRequest, wire.DescribeModelResponse, describing
         ),

@@ -26,6 +26,8 @@ for module in (
     "surroundings_secrets",
     "surroundings_code",
     "surroundings_workers",
+    "settings",
+    "settings_live",
     "soak",
     "soak_cycles",
 ):

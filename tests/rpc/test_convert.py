@@ -40,7 +40,7 @@ from agent.models.worker_post import ServedBy
 from agent.rpc import convert
 from agent.rpc.error_status import status_of
 from agent.rpc.health import Health
-from agent.rpc.request_parser import ReceivedRequest, parse
+from agent.rpc.request_parser import ReceivedRequest, RequestParser, parse
 from agent.rpc.server import make_server
 from agent.rpc.service import MAX_CALLS, EdgeAgent
 from agent.wire import edge_agent_pb2 as wire
@@ -293,7 +293,7 @@ def test_calls_without_a_deadline_wait_in_the_queue_and_cancelled_ones_leave_it(
     gate = threading.Event()
     worker = workers.opened[0]
     worker.plan = Plan(may_answer=gate, answer=lambda image: SEGMENTED)
-    server = make_server(EdgeAgent(fleet), Health())
+    server = make_server(EdgeAgent(fleet), Health(), RequestParser(1 << 30))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     message = request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE))

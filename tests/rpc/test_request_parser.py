@@ -172,6 +172,18 @@ def test_messages_beyond_the_limit_are_refused_until_others_are_done_with() -> N
     assert isinstance(parser(content), ReceivedRequest)
 
 
+def test_another_limit_holds_from_the_next_message_on() -> None:
+    content = request().SerializeToString()
+    parser = RequestParser(most_bytes=len(content))
+    held = [parser(content)]
+    assert isinstance(parser(content), TooManyBytes)
+    parser.allow(2 * len(content))
+    held.append(parser(content))
+    parser.allow(len(content))
+    assert isinstance(parser(content), TooManyBytes)
+    assert all(isinstance(each, ReceivedRequest) for each in held) and parser.held == 2 * len(content)
+
+
 @pytest.mark.parametrize("content", [LARGE, b"\xff" * len(LARGE)])
 def test_what_is_no_request_holds_nothing(content: bytes) -> None:
     parser = RequestParser(most_bytes=1 << 30)

@@ -77,6 +77,10 @@ class FakeWorker:
         self.most_at_once = 0
         self.calls_when_closed: int | None = None
         """Calls in hand at the moment of `close`."""
+        self.limits: list[float] = []
+        """Seconds that each call was given."""
+        self.load_limit: float | None = None
+        """Seconds it was given to open."""
         self.size = 0
         """Bytes it says it holds."""
         self.looks = 0
@@ -90,6 +94,7 @@ class FakeWorker:
     # --- the handle ---
 
     def wait_until_open(self, limit: float) -> RunsOn:
+        self.load_limit = limit
         for text in self.plan.progress:
             self._on_progress(text)
         self.opening.set()
@@ -110,6 +115,7 @@ class FakeWorker:
         with self._changed:
             number = self.calls
             self.calls += 1
+            self.limits.append(limit)
             if slot in self._busy or slot not in range(self.slots):
                 self.faults.append(f"call {number} came in slot {slot} beside {self._busy}")
             if not self.is_open.is_set():

@@ -1,0 +1,46 @@
+"""Values that no setting takes, whatever place they come from."""
+
+WRONG = {
+    "socket": [
+        "",
+        "unix:",
+        "unix://",
+        "unix:relative.sock",
+        "unix://relative.sock",
+        "unix:///tmp/folder/",
+        "/tmp/agent.sock",
+        "tcp://127.0.0.1:50051",
+        "127.0.0.1:50051",
+        "unix:///tmp/a\0b",
+        "unix:///" + "x" * 107,
+        "unix:///" + "\u00e9" * 54,
+        "unix-abstract:agent",
+    ],
+    "socket_mode": ["", "rw-rw----", "0770", "0661", "0066", "1660", "0888", "-0660", "0o1000", "6 6 0", "0.660"],
+    "socket_group": [
+        "no-such-group-here",
+        "0",
+        "root\n",
+        "\0",
+        "root:root",
+        " root",
+        "*",
+        "../root",
+        "x" * 5000,
+        "%s{}",
+    ],
+    "registry": ["", " ", "\t\n", "\0", "/a\0b", "/a\0"],
+    "log_format": ["", "xml", "TEXT", "text ", "json,text", "0", "None", "true", "t", "text\n"],
+    "log_level": ["", "trace", "INFO", "warn", "20", "critical", "debug ", "none", "0", "info\n"],
+    "threads": ["", "-1", "257", "1.5", "two", "0x4", "nan", "inf", "1e9", "1,000"],
+    "calls_in_flight": ["", "0", "17", "-1", "1.5", "two", "nan", "-inf", "1e400", "2 2"],
+    "queue_length": ["", "49", "-1", "0.5", "many", "nan", "inf", "9" * 400, "16;", "1/2"],
+    "message_memory": ["", "63", "0", "-1", "1048577", "64.5", "1 GiB", "nan", "inf", "64M"],
+    "auto_start": ["", "yes", "no", "1", "0", "on", "tru", "true ", "None", "true\n"],
+    "load_time_limit": ["", "0", "0.99", "86401", "-5", "nan", "inf", "30s", "1 h", "00:30"],
+    "run_time_limit": ["", "0", "0.09", "3601", "-5", "nan", "inf", "30s", "1e4", "half"],
+    "worker_growth": ["", "-1", "1048577", "0.5", "512M", "none", "nan", "inf", "1e9", "1/2"],
+    "unload_first": ["", "yes", "no", "1", "0", "on", "tru", "true ", "None", "false\n"],
+}
+WRONG_TYPES = [True, False, [], [1], {}, {"value": 1}]
+"""No setting takes these (but truth values where they are asked for); a configuration file may hold them."""
