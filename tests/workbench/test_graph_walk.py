@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from agent.packages.manifest import Cover
-from agent.workbench.importers.graph_edit import expose
+from agent.workbench.importers.graph_rewiring import expose
 from agent.workbench.importers.graph_front import front_of
 from agent.workbench.importers.graph_walk import Graph, is_maximum_of
 
