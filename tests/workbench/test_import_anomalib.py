@@ -548,6 +548,12 @@ def test_a_checkpoint_is_not_opened(tmp_path):
         draft_of(tmp_path / "model.ckpt", Choices())
 
 
+def test_the_metadata_given_in_place_of_the_model_is_refused(tmp_path):
+    export = export_1(tmp_path / "export", Spec())
+    with pytest.raises(BadSource, match="no ONNX model"):
+        draft_of(export / "weights/onnx/metadata.json", Choices())
+
+
 def test_external_data_that_is_missing_is_refused(tmp_path):
     export = export_2_7(tmp_path / "export", Spec())
     (export / "weights/onnx/model.onnx.data").unlink()

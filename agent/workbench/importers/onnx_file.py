@@ -46,7 +46,7 @@ def read_onnx(file: Path) -> onnx.ModelProto:
     if not file.is_file():
         raise BadSource(file, "there is no such file", "give the ONNX file, or the folder that holds it")
     try:
-        model = onnx.load_model(file, load_external_data=False)
+        model = onnx.load_model(file, format="protobuf", load_external_data=False)  # whatever its suffix
     except (DecodeError, ValueError, OSError):
         raise BadSource(file, "it is no ONNX model", "export the model as ONNX") from None
     if not model.graph.output or not model.opset_import:
