@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-MAX_BYTES = 16_000
-"""Of a recipe (AWS IoT Greengrass quotas)."""
-FORMAT = "2020-01-25"
+from agent.greengrass.recipe_parts import FORMAT, MAX_BYTES
+
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 VERSION_REQUIREMENT = re.compile(r"[0-9A-Za-z.*xX<>=~^| +-]{1,200}")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.greengrass.model_recipe import ARCHIVE, REGISTRY, model_recipe, registration_script
+from agent.greengrass.model_recipe import ARCHIVE, model_recipe, registration_script, registry_of
+from agent.greengrass.recipe_parts import AGENT
 from agent.models.registry import Registry
 from agent.packages.manifest import TargetDevice, TargetPlatform
 from tests.support.packages import make_package
@@ -50,7 +51,7 @@ def test_other_users_may_read_the_record(tmp_path: Path) -> None:
 
 def test_a_relative_registry_begins_at_the_work_folder(tmp_path: Path) -> None:
     package = make_package(tmp_path / "package")
-    assert register(tmp_path / "work/model", "plate", "1.0.0", f"{package}/", REGISTRY).returncode == 0
+    assert register(tmp_path / "work/model", "plate", "1.0.0", f"{package}/", registry_of(AGENT)).returncode == 0
     assert "plate" in Registry(tmp_path / "work/aws.iot.lookoutvision.EdgeAgent/registry").records()
 
 

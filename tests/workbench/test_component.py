@@ -46,7 +46,7 @@ def test_the_zip_is_a_package_with_its_registration_script(package: Package, tmp
     (package.folder / "notes.txt").write_text("not listed")
     archive = write_component(package, component(), tmp_path / "out").archive
     with zipfile.ZipFile(archive) as opened:
-        assert opened.namelist() == ["manifest.json", "model.onnx", "self-test/good.rgb", "register_model.sh"]
+        assert opened.namelist() == ["manifest.json", "model.onnx", "register_model.sh", "self-test/good.rgb"]
     with opened_package(archive) as unpacked:
         verify_files(unpacked)
         assert unpacked.manifest == package.manifest
