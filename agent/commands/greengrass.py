@@ -161,5 +161,6 @@ def _check(recipes: list[Path]) -> int:
         for finding in findings(recipe, size):
             print(f"{path}: {finding}")
             count += 1
-    print(f"{len(recipes)} recipes, {count} findings" if count else f"{len(recipes)} recipes, nothing found")
+    checked = "1 recipe" if len(recipes) == 1 else f"{len(recipes)} recipes"
+    print(f"{checked}, {count or 'no'} {'finding' if count == 1 else 'findings'}")
     return 1 if count else 0

@@ -104,7 +104,7 @@ def build_sample_client(
 
 def build_wheel(source: Path, folder: Path) -> Path:
     """The agent's wheel, made of the source tree `source`. Raises NoSourceTree."""
-    if not (source / "pyproject.toml").is_file():
+    if not (source / "pyproject.toml").is_file() or not (source / "agent/__init__.py").is_file():
         raise NoSourceTree(source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
