@@ -473,3 +473,19 @@ def test_a_record_that_cannot_be_read_for_a_moment_stays_in_force(tmp_path, monk
 
     monkeypatch.setattr("pathlib.Path.stat", away)
     assert registry.records() == known
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
+def test_a_registry_that_everybody_may_write_is_not_followed_and_what_was_registered_stays(
+    watched, directory, package, caplog, mode
+):
+    assert next_report(watched) == {}
+    write_record(directory, record("a", package))
+    assert next_report(watched) == {"a": "1.0.0"}
+    directory.chmod(mode)
+    write_record(directory, record("smuggled", package))
+    wait_for("the line", lambda: f"every user may write to {directory}" in caplog.text)
+    assert watched.empty()
+    directory.chmod(0o775)  # a group that is shared with models is meant to write
+    assert next_report(watched) == {"a": "1.0.0", "smuggled": "1.0.0"}
+    assert caplog.text.count("every user may write") == 1
