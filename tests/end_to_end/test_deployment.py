@@ -54,28 +54,17 @@ on_both = pytest.mark.parametrize("line", ["java", "lite"], indirect=True)
 
 
 @on_both
-def test_the_clients_log_lists_the_model_and_its_detections(line: Line) -> None:
-    line.deploy_agent()
-    line.deploy_model()
-    assert f"Model {PLATES} 1.0.0 is registered" in line.device.log(PLATES)
-    wait_for("the model", lambda: answers(lambda: names(line.agent) == [PLATES]))
-    line.deploy_client()
-    line.wait_for_detections()
-    assert re.search(rf"^{PLATES} +STOPPED", line.client_log(), re.MULTILINE)
-    assert re.search(r"^dark\.png +ANOMALOUS ", line.client_log(), re.MULTILINE)
-    assert re.search(r"^light\.png +normal ", line.client_log(), re.MULTILINE)
-    assert line.runs(PLATES, "1.0.0")
-    assert not FAILED_CALL.search(line.client_log())
-
-
-@on_both
-def test_models_come_and_go_under_the_running_client_without_a_failed_call(line: Line) -> None:
+def test_the_client_lists_and_inspects_while_models_come_and_go_without_a_failed_call(line: Line) -> None:
     line.deploy_agent()
     line.deploy_model()
     line.deploy_model(SLOW)
     wait_for("both models", lambda: answers(lambda: names(line.agent) == [PLATES, SLOW]))
+    assert f"Model {PLATES} 1.0.0 is registered" in line.device.log(PLATES)
     line.deploy_client()
     line.wait_for_detections()
+    for told in (rf"{PLATES} +STOPPED", r"dark\.png +ANOMALOUS ", r"light\.png +normal "):
+        assert re.search(rf"^{told}", line.client_log(), re.MULTILINE), told
+    assert line.runs(PLATES, "1.0.0")
 
     for version in ("1.1.0", "1.0.0"):  # an update; and the rollback, which runs the old version's steps again
         line.deploy_model(version=version)

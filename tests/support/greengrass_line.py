@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from agent.greengrass.agent_recipe import ARCHIVE, agent_recipe
@@ -30,6 +32,9 @@ PLATES, SLOW = "com.example.Plates", "com.example.Slow"
 VERSION = "1.3.0"
 NO_NETWORK = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull}
 """A proxy that nobody serves, and nothing of this machine's pip."""
+
+LIGHT_AND_DARK = {"light": grey(255), "dark": grey(0)}
+"""One normal and one anomalous to `PLATES`."""
 
 
 def edge_agent(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -78,13 +83,15 @@ def provide_environments(work: Path) -> None:
 class Line:
     """What an engineer deploys to a device below `folder` (a short path), and sees of it."""
 
-    def __init__(self, site: Path, folder: Path, *, lite: bool) -> None:
-        """`site`: with `artifacts/` and `recipes/`."""
+    def __init__(
+        self, site: Path, folder: Path, pictures: Mapping[str, NDArray[np.uint8]] = LIGHT_AND_DARK, *, lite: bool
+    ) -> None:
+        """`site`: with `artifacts/` and `recipes/`; `pictures`: what the client inspects, by name."""
         self._site, self._artifacts = site, site / "artifacts"
         self.socket, self._pictures = folder / "s", folder / "pictures"
         self._pictures.mkdir()
-        for name, value in (("light", 255), ("dark", 0)):
-            Image.fromarray(grey(value)).save(self._pictures / f"{name}.png")
+        for name, pixels in pictures.items():
+            Image.fromarray(pixels).save(self._pictures / f"{name}.png")
         self.nucleus = Nucleus(lite=lite)
         self.device = GreengrassDevice(folder / "greengrass", lite, NO_NETWORK | self.nucleus.environment)
         self._channel = grpc.insecure_channel(f"unix:{self.socket}", options=RECONNECT)
