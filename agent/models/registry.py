@@ -92,7 +92,9 @@ class Registry:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._records = SmallFiles[Record | None](directory, SUFFIX, _parsed, _unreadable)
+        self._records = SmallFiles[Record | None](directory, SUFFIX, self._parsed, self._unreadable)
+        self._told_unreadable: set[str] = set()
+        """Components whose record cannot be read, as the log has it: looking again is no news."""
         self._thresholds = SmallFiles(directory, THRESHOLD_SUFFIX, read_threshold, unreadable_threshold)
 
     def records(self) -> dict[str, Record]:
@@ -121,21 +123,22 @@ class Registry:
         """
         return self._thresholds.look()
 
+    def _parsed(self, component: str, content: bytes) -> Record | None:
+        self._told_unreadable.discard(component)
+        try:
+            record = msgspec.json.decode(content, type=Record)
+            check_component_name(record.component)
+            if record.component != component or not Path(record.path).is_absolute():
+                raise ValueError(f"it must be about {component!r} and hold an absolute path")
+        except (ValueError, BadComponentName) as error:  # msgspec's errors are ValueErrors
+            log.warning("registry record %r is ignored: %s", f"{component}{SUFFIX}", error)
+            return None
+        return record
 
-def _parsed(component: str, content: bytes) -> Record | None:
-    try:
-        record = msgspec.json.decode(content, type=Record)
-        check_component_name(record.component)
-        if record.component != component or not Path(record.path).is_absolute():
-            raise ValueError(f"it must be about {component!r} and hold an absolute path")
-    except (ValueError, BadComponentName) as error:  # msgspec's errors are ValueErrors
-        log.warning("registry record %r is ignored: %s", f"{component}{SUFFIX}", error)
-        return None
-    return record
-
-
-def _unreadable(component: str, error: OSError) -> None:
-    log.warning("registry record %r cannot be read: %s", f"{component}{SUFFIX}", error.strerror)
+    def _unreadable(self, component: str, error: OSError) -> None:
+        if component not in self._told_unreadable:
+            self._told_unreadable.add(component)
+            log.warning("registry record %r cannot be read: %s", f"{component}{SUFFIX}", error.strerror)
 
 
 def _is_there(path: str) -> bool:

@@ -17,6 +17,7 @@ from agent.greengrass.recipe_parts import AGENT
 from agent.wire import edge_agent_pb2 as wire
 from tests.support.agent_process import answers, detect, gone, inline_request, names, status, wait_for
 from tests.support.greengrass_line import (
+    NEWER,
     PLATES,
     SLOW,
     Line,
@@ -127,7 +128,7 @@ def test_configuration_is_followed_and_the_agent_upgraded_and_removed_under_the_
     wait_for("the change", lambda: "QueueLength 5, was 16" in line.device.log(AGENT))
     assert "LogLevel info stays in force" in line.device.log(AGENT)
 
-    line.deploy_agent("1.3.1")
+    line.deploy_agent(NEWER)
     line.wait_for_detections()
     assert line.nucleus.states == ["RUNNING"] * 2
     assert "no answer" not in line.client_log()
@@ -136,5 +137,5 @@ def test_configuration_is_followed_and_the_agent_upgraded_and_removed_under_the_
     line.device.remove(AGENT)
     assert gone(process.pid) and not line.socket.exists()
     assert line.device.state(SAMPLE_CLIENT) == "RUNNING"
-    line.deploy_agent("1.3.1")
+    line.deploy_agent(NEWER)
     line.wait_for_detections("detections when the agent is back")

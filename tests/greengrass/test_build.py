@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from agent import cli
+from agent import __version__, cli
 from agent.greengrass.recipe_parts import AGENT
 from agent.workbench.components import build
 from agent.workbench.components.wheels import DevicePlatform
 from tests.support.checkout import ROOT
 
-WHEEL = "vision_edge_agent-1.3.0-py3-none-any.whl"
-ARCHIVE = f"artifacts/{AGENT}/1.3.0/lookoutvision_edge_agent.zip"
+WHEEL = f"vision_edge_agent-{__version__}-py3-none-any.whl"
+ARCHIVE = f"artifacts/{AGENT}/{__version__}/lookoutvision_edge_agent.zip"
 CLIENT = "com.example.vision.SampleClient"
 
 
@@ -66,7 +66,7 @@ def test_the_agents_component_lies_where_tools_look_for_it(wheel: Path, capsys: 
         "requirements-cpu.txt",
         WHEEL,
     ]
-    recipe = out / f"recipes/{AGENT}-1.3.0.json"
+    recipe = out / f"recipes/{AGENT}-{__version__}.json"
     assert json.loads(recipe.read_text()) == json.loads((ROOT / "recipes/agent/recipe.json").read_text())
     printed = capsys.readouterr().out
     assert str(out / ARCHIVE) in printed and str(recipe) in printed
@@ -92,13 +92,13 @@ def test_each_runtime_has_its_requirements_and_each_platform_its_wheels(wheel: P
 def test_the_sample_client_is_for_the_model_and_the_agent_that_were_named(wheel: Path) -> None:
     assert run(wheel, "--name", "com.example.Agent", "--sample-client", "com.example.Plates", "--bucket", "line") == 0
     out = wheel.parent / "out"
-    packed = names(out / f"artifacts/{CLIENT}/1.3.0/sample_client.zip")
+    packed = names(out / f"artifacts/{CLIENT}/{__version__}/sample_client.zip")
     assert {"detect.py", "edge_agent_client.py", "install.py", "requirements.txt"} <= set(packed)
-    recipe = json.loads((out / f"recipes/{CLIENT}-1.3.0.json").read_text())
+    recipe = json.loads((out / f"recipes/{CLIENT}-{__version__}.json").read_text())
     assert list(recipe["ComponentDependencies"]) == ["com.example.Agent", "com.example.Plates"]
     assert recipe["ComponentConfiguration"]["DefaultConfiguration"]["ModelComponentName"] == "com.example.Plates"
     artifact = recipe["Manifests"][0]["Artifacts"][0]
-    assert artifact["Uri"] == f"s3://line/{CLIENT}/1.3.0/sample_client.zip"
+    assert artifact["Uri"] == f"s3://line/{CLIENT}/{__version__}/sample_client.zip"
 
 
 def test_the_same_content_gives_the_same_bytes(wheel: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_same_content_gives_the_same_bytes(wheel: Path) -> None:
     assert (wheel.parent / "out" / ARCHIVE).read_bytes() == first
 
 
-@pytest.mark.parametrize("there", [ARCHIVE, f"recipes/{AGENT}-1.3.0.json"])
+@pytest.mark.parametrize("there", [ARCHIVE, f"recipes/{AGENT}-{__version__}.json"])
 def test_a_version_that_is_there_is_never_overwritten(
     wheel: Path, there: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,7 +120,7 @@ def test_a_version_that_is_there_is_never_overwritten(
     assert run(wheel) == 1
     assert "is never overwritten" in capsys.readouterr().err
     assert path.read_text() == "mine"
-    assert run(wheel, "--version", "1.3.1") == 0
+    assert run(wheel, "--version", "1.999.0") == 0
 
 
 def test_gdk_finds_its_recipe_under_the_name_it_knows_and_may_build_again(wheel: Path) -> None:

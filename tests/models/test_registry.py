@@ -1,5 +1,6 @@
 """The registry: records are replaced whole, live while their package is there, and watched."""
 
+import errno
 import json
 import logging
 import os
@@ -8,8 +9,8 @@ import threading
 
 import pytest
 
-import agent.models.registry as registry_module
 from agent.errors import BadComponentName
+from agent.models import small_files
 from agent.models.device_threshold import DeviceThreshold, IgnoredThreshold, write_threshold
 from agent.models.registry import (
     Record,
@@ -247,10 +248,8 @@ def test_a_pipe_in_the_registry_does_not_stop_the_agent(directory, package):
 def test_a_record_that_has_not_changed_is_not_read_again(directory, package, monkeypatch):
     write_record(directory, record("a", package))
     write_record(directory, record("b", package))
-    read, parse = [], registry_module._parsed
-    monkeypatch.setattr(
-        registry_module, "_parsed", lambda component, content: read.append(component) or parse(component, content)
-    )
+    read, content_of = [], small_files._content
+    monkeypatch.setattr(small_files, "_content", lambda path: read.append(path.stem) or content_of(path))
     registry = Registry(directory)
     registry.records()
     write_record(directory, record("b", package, version="2.0.0"))
@@ -454,6 +453,20 @@ def test_a_registry_that_cannot_be_looked_at_is_not_an_empty_one(tmp_path, caplo
         watch.stop()
     assert [sorted(report) for report in reports] == [["a"], ["a", "b"]]
     assert caplog.text.count("Too many open files") == 1
+
+
+def test_a_record_that_stays_unreadable_is_one_line_and_is_read_once_it_can_be(directory, package, caplog, monkeypatch):
+    write_record(directory, record("a", package))
+    registry = Registry(directory)
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(small_files, "_content", refused)
+        assert [registry.records() for _ in range(3)] == [{}] * 3
+        assert caplog.messages == ["registry record 'a.json' cannot be read: Permission denied"]
+    assert list(registry.records()) == ["a"]
 
 
 def test_a_path_that_is_no_directory_is_no_empty_registry(tmp_path):

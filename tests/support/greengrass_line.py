@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from agent import __version__
 from agent.greengrass.agent_recipe import ARCHIVE, agent_recipe
 from agent.greengrass.client_recipe import CLIENT_ARCHIVE, SAMPLE_CLIENT, sample_client_recipe
 from agent.greengrass.recipe_parts import AGENT
@@ -29,7 +30,7 @@ from tests.support.nucleus import Nucleus
 from tests.support.packages import grey, make_package, slow_model
 
 PLATES, SLOW = "com.example.Plates", "com.example.Slow"
-VERSION = "1.3.0"
+VERSION, NEWER = __version__, "1.999.0"
 NO_NETWORK = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull}
 """A proxy that nobody serves, and nothing of this machine's pip."""
 
@@ -59,7 +60,7 @@ def build_without_install_steps(site: Path) -> None:
     """Agent, in two versions, and sample client for a device that has their environments already."""
     client = ROOT / "client_examples/detect"
     programs = {file.name: file for file in client.glob("*.py")}
-    for version in (VERSION, "1.3.1"):
+    for version in (VERSION, NEWER):
         _write(site, agent_recipe(version), ARCHIVE, {"edge-agent.proto": ROOT / "protos/edge-agent.proto"})
     _write(site, sample_client_recipe(VERSION, PLATES), CLIENT_ARCHIVE, programs)
 
