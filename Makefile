@@ -29,13 +29,14 @@ soak: $(VENV)/installed  ## load for MINUTES minutes, watching memory, descripto
 bench: $(VENV)/installed $(if $(PEERS),$(VENV)/peers)  ## what serving costs against a bare loop; PEERS=1: and against FastAPI
 	$(BIN)/python -m benchmarks.serving $(if $(PEERS),--peers) $(if $(QUICK),--quick)
 
-check: $(VENV)/installed  ## style, types, the import ladder
+check: $(VENV)/installed  ## style, types, the import ladder, the recipes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/edge-agent greengrass check recipes/*/recipe.json
 
-wire: $(VENV)/installed $(WIRE)/installed  ## generate what is derived: stubs, the manifest's JSON Schema, README's settings table
+wire: $(VENV)/installed $(WIRE)/installed  ## generate what is derived: stubs, the manifest's JSON Schema, settings tables, recipes
 	$(WIRE)/bin/python protos/generate.py .
 	$(BIN)/python docs/generate.py .
 

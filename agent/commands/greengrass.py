@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_build(build: argparse.ArgumentParser) -> None:
-    from agent.greengrass.agent_recipe import AGENT
+    from agent.greengrass.recipe_parts import AGENT, BUCKET
 
     build.add_argument("--output", type=Path, default=Path("greengrass-build"), metavar="DIR", help="%(default)s")
     build.add_argument("--name", default=AGENT, help="of the agent's component (%(default)s)")
@@ -43,7 +45,9 @@ def _add_build(build: argparse.ArgumentParser) -> None:
         help="all wheels for devices without internet, such as aarch64-py310 or x86_64-py312; repeatable",
     )
     build.add_argument("--sample-client", metavar="MODEL", help="also the sample client, for the model component MODEL")
-    build.add_argument("--bucket", default="BUCKET_NAME", help="where the artifacts will lie; gdk puts its own")
+    build.add_argument(
+        "--bucket", default=BUCKET, metavar="NAME", help="S3 bucket of the artifacts (%(default)s; gdk puts its own)"
+    )
     build.add_argument("--gdk", action="store_true", help="as gdk's custom build wants it: recipe.json, cleared folder")
 
 
@@ -79,27 +83,36 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    import tempfile
-
     from agent.workbench.components.build import Destination, build_agent, build_sample_client, build_wheel
     from agent.workbench.components.wheels import DevicePlatform
 
+    _need_resolver()
     destination = Destination(arguments.output, arguments.bucket, arguments.gdk)
     bundled = [DevicePlatform.of(text) for text in arguments.bundle_wheels]
+    runtimes = list(dict.fromkeys(arguments.runtime or ["cpu"]))
+    name, version = arguments.name, arguments.version
     with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
         wheel = arguments.wheel or build_wheel(arguments.source, Path(folder))
-        print("resolving what the agent needs ...", file=sys.stderr)
-        runtimes = arguments.runtime or ["cpu"]
-        components = [build_agent(destination, wheel, arguments.version, arguments.name, runtimes, bundled)]
+        print("resolving what agent and client need ...", file=sys.stderr)
+        components = [build_agent(destination, wheel, version, name, runtimes, bundled)]
     if arguments.sample_client:
-        components.append(build_sample_client(destination, arguments.version, arguments.sample_client, bundled))
+        components.append(build_sample_client(destination, version, arguments.sample_client, name, bundled))
     for built in components:
         print(f"{built.archive} ({built.archive.stat().st_size:,} bytes)\n{built.recipe}")
-    return _check([built.recipe for built in components])
+    return 0
+
+
+def _need_resolver() -> None:
+    """Raises MissingWorkbench where the workbench's libraries are not installed."""
+    from agent.workbench.errors import MissingWorkbench
+
+    if importlib.util.find_spec("uv") is None:
+        raise MissingWorkbench("uv")
 
 
 def _write_deployment(arguments: argparse.Namespace) -> int:
     from agent.workbench.components.deployment import read_deployment, revised
+    from agent.workbench.output_file import renamed_to
 
     existing = read_deployment(arguments.existing) if arguments.existing else None
     components = _components(arguments.component, arguments.configure)
@@ -108,7 +121,8 @@ def _write_deployment(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         print(text)
     else:
-        arguments.output.write_text(text + "\n")
+        with renamed_to(arguments.output) as file:
+            file.write_text(text + "\n")
         print(f"aws greengrassv2 create-deployment --cli-input-json file://{arguments.output}")
     return 0
 
@@ -147,5 +161,6 @@ def _check(recipes: list[Path]) -> int:
         for finding in findings(recipe, size):
             print(f"{path}: {finding}")
             count += 1
-    print(f"{len(recipes)} recipes, {count} findings" if count else f"{len(recipes)} recipes, nothing found")
+    checked = "1 recipe" if len(recipes) == 1 else f"{len(recipes)} recipes"
+    print(f"{checked}, {count or 'no'} {'finding' if count == 1 else 'findings'}")
     return 1 if count else 0

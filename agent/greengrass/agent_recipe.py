@@ -5,55 +5,54 @@ from __future__ import annotations
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+from agent.greengrass.recipe_parts import (
+    AGENT,
+    ARCHITECTURES,
+    BUCKET,
+    INSTALL_LIMIT,
+    platform,
+    recipe_of,
+    unpacked,
+    zip_artifact,
+)
 from agent.settings import AUTO, Settings, key_of
 
-AGENT = "aws.iot.lookoutvision.EdgeAgent"
-"""The original's name: recipes of existing clients depend on it, from 0.1.0 to below 2.0.0."""
 ARCHIVE = "lookoutvision_edge_agent"
 """Name of the ZIP, and of the folder it is unpacked into: client builds look for the proto there."""
-PUBLISHER = "vision-edge-agent"
-INSTALL_LIMIT = 1800
-"""Seconds: packages come over a factory's line, or a slow card is written."""
-ARCHITECTURES = ("amd64", "aarch64")
-INSTALL_SETTINGS = {"Runtime": "auto", "PythonPath": "auto"}
-"""What the install step reads (`agent.greengrass.artifacts.install`); the agent itself does not."""
+INSTALL_SETTINGS = {
+    "Runtime": "What runs the models: cpu, gpu, or auto, which looks for an NVIDIA driver and takes gpu only if the "
+    "component was built with it.",
+    "PythonPath": "The Python to install with, 3.10 to 3.13; auto: python3 if it is one, else the newest there is.",
+}
+"""What only the install step reads (`agent.greengrass.artifacts.install`), each with its sentence; default: auto."""
 
 
-def agent_recipe(version: str, name: str = AGENT, bucket: str = "BUCKET_NAME") -> dict[str, Any]:
-    """The recipe of the agent as component `name`, artifacts in `bucket` (the default is what gdk puts its own for)."""
-    unpacked = f"{{artifacts:decompressedPath}}/{ARCHIVE}"
+def agent_recipe(version: str, name: str = AGENT, bucket: str = BUCKET) -> dict[str, Any]:
+    """The recipe of the agent as component `name`, artifacts in `bucket`."""
     lifecycle = {
         "install": {
-            "Script": f"python3 -u {unpacked}/install.py --runtime '{{configuration:/Runtime}}' "
+            "Script": f"python3 -u '{unpacked(ARCHIVE)}/install.py' --runtime '{{configuration:/Runtime}}' "
             "--python '{configuration:/PythonPath}'",
             "Timeout": INSTALL_LIMIT,
         },
         # The work folder is the current one. No time limit: a cold device may take long, and clients wait.
         "run": {"Script": "exec venv/bin/python -u -m agent serve"},
     }
-    return {
-        "RecipeFormatVersion": "2020-01-25",
-        "ComponentName": name,
-        "ComponentVersion": version,
-        "ComponentDescription": "Visual inspection at the edge: serves anomaly-detection models over gRPC, a drop-in "
-        "successor to the Amazon Lookout for Vision Edge Agent.",
-        "ComponentPublisher": PUBLISHER,
-        "ComponentConfiguration": {"DefaultConfiguration": {**settings_by_key(), **INSTALL_SETTINGS}},
-        "Manifests": [
+    return recipe_of(
+        name,
+        version,
+        "Visual inspection at the edge: serves anomaly-detection models over gRPC, a drop-in successor to the Amazon "
+        "Lookout for Vision Edge Agent.",
+        {**settings_by_key(), **dict.fromkeys(INSTALL_SETTINGS, AUTO)},
+        [
             {
-                "Platform": {"os": "linux", "architecture": architecture, "runtime": "*"},
-                "Artifacts": [
-                    {
-                        "Uri": f"s3://{bucket}/{name}/{version}/{ARCHIVE}.zip",
-                        "Unarchive": "ZIP",
-                        "Permission": {"Read": "ALL"},
-                    }
-                ],
+                "Platform": platform(architecture),
+                "Artifacts": [zip_artifact(bucket, name, version, ARCHIVE)],
                 "Lifecycle": lifecycle,
             }
             for architecture in ARCHITECTURES
         ],
-    }
+    )
 
 
 def settings_by_key() -> dict[str, object]:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.greengrass.agent_recipe import AGENT, ARCHITECTURES, INSTALL_LIMIT, PUBLISHER
-from agent.settings import DEFAULT_SOCKET
+from agent.greengrass.recipe_parts import (
+    AGENT,
+    AGENT_VERSIONS,
+    ARCHITECTURES,
+    BUCKET,
+    INSTALL_LIMIT,
+    platform,
+    recipe_of,
+    soft,
+    unpacked,
+    zip_artifact,
+)
+from agent.settings import AUTO, DEFAULT_SOCKET
 
 SAMPLE_CLIENT = "com.example.vision.SampleClient"
 CLIENT_ARCHIVE = "sample_client"
 
 
-def sample_client_recipe(version: str, model: str, bucket: str = "BUCKET_NAME") -> dict[str, Any]:
+def sample_client_recipe(version: str, model: str, agent: str = AGENT, bucket: str = BUCKET) -> dict[str, Any]:
     """The sample client as a component that inspects the pictures of a folder with the component `model`, for ever.
 
-    It depends SOFT on the model: nucleus lite kills those that depend HARD on a component that ends, and this client
-    tries again by itself.
+    It depends SOFT on agent and model, and tries again by itself.
     """
-    unpacked = f"{{artifacts:decompressedPath}}/{CLIENT_ARCHIVE}"
-    client = f"venv/bin/python -u {unpacked}/detect.py --socket '{{configuration:/Socket}}'"
+    client = f"venv/bin/python -u '{unpacked(CLIENT_ARCHIVE)}/detect.py' --socket '{{configuration:/Socket}}'"
     lifecycle = {
         "install": {
-            "Script": f"python3 -u {unpacked}/install.py --python '{{configuration:/PythonPath}}'",
+            "Script": f"python3 -u '{unpacked(CLIENT_ARCHIVE)}/install.py' --python '{{configuration:/PythonPath}}'",
             "Timeout": INSTALL_LIMIT,
         },
         "run": {
@@ -29,37 +38,24 @@ def sample_client_recipe(version: str, model: str, bucket: str = "BUCKET_NAME") 
             "'{configuration:/Pictures}' --every '{configuration:/Every}' --shared-memory"
         },
     }
-    return {
-        "RecipeFormatVersion": "2020-01-25",
-        "ComponentName": SAMPLE_CLIENT,
-        "ComponentVersion": version,
-        "ComponentDescription": "Inspects the pictures of a folder with the vision edge agent, again and again.",
-        "ComponentPublisher": PUBLISHER,
-        "ComponentConfiguration": {
-            "DefaultConfiguration": {
-                "Socket": DEFAULT_SOCKET,
-                "ModelComponentName": model,
-                "Pictures": "/tmp/pictures",
-                "Every": 5,
-                "PythonPath": "auto",
-            }
+    return recipe_of(
+        SAMPLE_CLIENT,
+        version,
+        "Inspects the pictures of a folder with the vision edge agent, again and again.",
+        {
+            "Socket": DEFAULT_SOCKET,
+            "ModelComponentName": model,
+            "Pictures": "/tmp/pictures",
+            "Every": 5,
+            "PythonPath": AUTO,
         },
-        "ComponentDependencies": {
-            AGENT: {"VersionRequirement": ">=1.3.0 <2.0.0", "DependencyType": "SOFT"},
-            model: {"VersionRequirement": ">=1.0.0", "DependencyType": "SOFT"},
-        },
-        "Manifests": [
+        [
             {
-                "Platform": {"os": "linux", "architecture": architecture, "runtime": "*"},
-                "Artifacts": [
-                    {
-                        "Uri": f"s3://{bucket}/{SAMPLE_CLIENT}/{version}/{CLIENT_ARCHIVE}.zip",
-                        "Unarchive": "ZIP",
-                        "Permission": {"Read": "ALL"},
-                    }
-                ],
+                "Platform": platform(architecture),
+                "Artifacts": [zip_artifact(bucket, SAMPLE_CLIENT, version, CLIENT_ARCHIVE)],
                 "Lifecycle": lifecycle,
             }
             for architecture in ARCHITECTURES
         ],
-    }
+        {agent: soft(AGENT_VERSIONS), model: soft(">=1.0.0")},
+    )

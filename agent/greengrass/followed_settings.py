@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, replace
 from typing import Any
 
+from agent.greengrass.agent_recipe import INSTALL_SETTINGS
 from agent.settings import BadSetting, Settings, checked_value, is_live, key_of
 
 log = logging.getLogger(__name__)
 
-NO_SETTINGS = {"accessControl"}
-"""Keys of a component's configuration that are the nucleus's own: its authorization policies."""
+NO_SETTINGS = {"accessControl", *INSTALL_SETTINGS}
+"""Keys of a component's configuration that others read: the nucleus its authorization policies, the install step its
+own."""
 SHOWN = 10
 """Unknown keys that are named in one line."""
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Literal
 
 import msgspec
 
+from agent.greengrass.recipe_parts import (
+    AGENT,
+    AGENT_VERSIONS,
+    BUCKET,
+    platform,
+    recipe_of,
+    soft,
+    unpacked,
+    zip_artifact,
+)
 from agent.packages.manifest import Target, TargetDevice
 
-AGENT = "aws.iot.lookoutvision.EdgeAgent"
-PUBLISHER = "vision-edge-agent"
-MAX_BYTES = 16_000
-"""Of a recipe (AWS IoT Greengrass quotas)."""
 ARCHIVE = "model"
 """Name of the ZIP, and so of the folder that the nucleus unpacks it into."""
 REGISTRATION_SCRIPT = "register_model.sh"
-REGISTRY = f"../{AGENT}/registry"
-"""Where the agent's component keeps its registry, seen from another component's work folder. An agent that is told
-another `Registry` needs its models told the same."""
 STARTUP_LIMIT = 120
 """Seconds; the script itself waits at most 60 for the agent's work folder."""
 Step = Literal["startup", "run"]
@@ -37,6 +39,12 @@ ARCHITECTURES = {
 """What the nucleus calls the architecture of a target platform or device."""
 
 
+def registry_of(agent: str) -> str:
+    """Where the component `agent` keeps its registry, seen from another component's work folder. An agent that is told
+    another `Registry` needs its models told the same."""
+    return f"../{agent}/registry"
+
+
 def model_recipe(
     component: str,
     version: str,
@@ -44,44 +52,29 @@ def model_recipe(
     tags: Mapping[str, str],
     target: Target | None,
     step: Step = "startup",
+    agent: str = AGENT,
+    bucket: str = BUCKET,
 ) -> dict[str, Any]:
-    """The recipe of a model package as `component`: it is unpacked and registered with the agent.
+    """The recipe of a model package as `component`: it is unpacked and registered with the component `agent`.
 
     After a `startup` that exited 0 the component stays RUNNING, so clients may depend HARD on it; after a `run` that
     exits nucleus lite stops them. `run` is for nucleus lite under systemd 252, where every startup fails (an option it
-    sets came later): clients then depend SOFT on the model. The dependency on the agent is SOFT: nucleus lite ends the
-    HARD dependents of a component that crashed, and never starts them again. `BUCKET_NAME` is to be replaced before the
-    recipe is published, by hand or by gdk.
+    sets came later): clients then depend SOFT on the model.
     """
-    package = f"{{artifacts:decompressedPath}}/{ARCHIVE}"
+    package = unpacked(ARCHIVE)
     script = f"sh '{package}/{REGISTRATION_SCRIPT}' '{component}' '{version}' '{package}' '{{configuration:/Registry}}'"
-    return {
-        "RecipeFormatVersion": "2020-01-25",
-        "ComponentName": component,
-        "ComponentVersion": version,
-        "ComponentDescription": description,
-        "ComponentPublisher": PUBLISHER,
-        "ComponentConfiguration": {"DefaultConfiguration": _configuration(tags, target)},
-        "ComponentDependencies": {AGENT: {"VersionRequirement": ">=1.3.0 <2.0.0", "DependencyType": "SOFT"}},
-        "Manifests": [
-            {
-                "Platform": _platform(target),
-                "Artifacts": [
-                    {
-                        "Uri": f"s3://BUCKET_NAME/{component}/{version}/{ARCHIVE}.zip",
-                        "Unarchive": "ZIP",
-                        "Permission": {"Read": "ALL"},  # the agent may be another user
-                    }
-                ],
-                "Lifecycle": {step: {"Script": script, "Timeout": STARTUP_LIMIT}},
-            }
-        ],
+    manifest = {
+        "Platform": _platform(target),
+        "Artifacts": [zip_artifact(bucket, component, version, ARCHIVE)],
+        "Lifecycle": {step: {"Script": script, "Timeout": STARTUP_LIMIT}},
     }
+    configuration = _configuration(agent, tags, target)
+    return recipe_of(component, version, description, configuration, [manifest], {agent: soft(AGENT_VERSIONS)})
 
 
-def _configuration(tags: Mapping[str, str], target: Target | None) -> dict[str, Any]:
+def _configuration(agent: str, tags: Mapping[str, str], target: Target | None) -> dict[str, Any]:
     """What a deployment may change. A recipe has no key for tags and target; here a device shows them."""
-    configuration: dict[str, Any] = {"Registry": REGISTRY}
+    configuration: dict[str, Any] = {"Registry": registry_of(agent)}
     if tags:
         configuration["Tags"] = dict(tags)
     if target is not None:
@@ -91,17 +84,9 @@ def _configuration(tags: Mapping[str, str], target: Target | None) -> dict[str, 
 
 
 def _platform(target: Target | None) -> dict[str, str]:
-    """`runtime` is there on one nucleus only; "*" matches on both."""
-    platform = {"os": "linux", "runtime": "*"}
-    if target is not None:
-        told = target.name if isinstance(target, TargetDevice) else target.architecture
-        platform["architecture"] = ARCHITECTURES[told]
-    return platform
-
-
-def rendered(recipe: Mapping[str, Any]) -> bytes:
-    """The recipe as JSON that people can read, ending in a line break."""
-    return json.dumps(recipe, indent=2, ensure_ascii=False).encode() + b"\n"
+    if target is None:
+        return platform()
+    return platform(ARCHITECTURES[target.name if isinstance(target, TargetDevice) else target.architecture])
 
 
 def registration_script() -> bytes:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-MAX_BYTES = 16_000
-"""Of a recipe (AWS IoT Greengrass quotas)."""
-FORMAT = "2020-01-25"
+from agent.greengrass.recipe_parts import FORMAT, MAX_BYTES
+
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 VERSION_REQUIREMENT = re.compile(r"[0-9A-Za-z.*xX<>=~^| +-]{1,200}")
@@ -90,7 +89,9 @@ def findings(recipe: object, size: int) -> list[Finding]:
 
 
 def _identity(recipe: Recipe) -> Found:
-    yield from _unknown_keys("", recipe, RECIPE_KEYS)
+    yield from _unknown_keys("", {key: recipe[key] for key in recipe if key != "Lifecycle"}, RECIPE_KEYS)
+    if "Lifecycle" in recipe:
+        yield Finding("Lifecycle", "Take it out: steps belong into the Lifecycle of each manifest.")
     if recipe.get("RecipeFormatVersion") != FORMAT:
         yield Finding("RecipeFormatVersion", f'It must be "{FORMAT}".')
     if not _matches(NAME, recipe.get("ComponentName")):
@@ -151,7 +152,7 @@ def _artifacts(recipe: Recipe) -> Found:
         for index, artifact in enumerate(_sequence(manifest.get("Artifacts"))):
             where = f"{place}.Artifacts[{index}]"
             yield from _unknown_keys(where, artifact, ARTIFACT_KEYS)
-            uri = _mapping(artifact).get("Uri")
+            uri = _in_any_case(_mapping(artifact), "Uri")
             if not isinstance(uri, str) or not re.fullmatch(r"(s3|greengrass|docker):\S+", uri):
                 yield Finding(f"{where}.Uri", "It must be s3://BUCKET/KEY (or greengrass: or docker:).")
             if _mapping(artifact).get("Unarchive", "NONE") not in ("NONE", "ZIP"):
@@ -184,7 +185,8 @@ def _step(place: str, step: object) -> Found:
         return
     yield from _unknown_keys(place, step, STEP_KEYS)
     options = _mapping(step)
-    if not isinstance(options.get("Script"), str) or not options.get("Script"):
+    script = _in_any_case(options, "Script")
+    if not isinstance(script, str) or not script:
         yield Finding(f"{place}.Script", "There is no script to run.")
     if "Skipif" in options:
         yield Finding(f"{place}.Skipif", "Nucleus lite does not know it; let the script decide.")
@@ -294,6 +296,11 @@ def _unknown_keys(place: str, given: object, known: frozenset[str]) -> Found:
             yield Finding(where, f"Write '{meant}': nucleus lite tells capitals from small letters.")
         elif key not in known:
             yield Finding(where, f"There is no such key; known are {_listed(known)}.")
+
+
+def _in_any_case(given: Recipe, key: str) -> object:
+    """A value by its key; that the key is in the wrong case is told once, by `_unknown_keys`."""
+    return next((value for name, value in given.items() if str(name).lower() == key.lower()), None)
 
 
 def _each_manifest(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:

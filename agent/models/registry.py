@@ -2,6 +2,9 @@
 
 A record is a small JSON file `<component>.json`, always replaced whole. It is live only while the package it points to
 exists: a deployment that removes a component deletes its artifacts, and the model disappears without a step of its own.
+
+Whoever may write a record decides what the line calls good: a running agent follows no directory that everybody may
+write to. Its owner and its group are trusted; who that is, is the administrator's choice.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 
 COMPONENT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 SUFFIX = ".json"
+CLOSED = 0o775
+"""Mode of a new registry, before the umask: never for everybody to write."""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +63,7 @@ def write_record(directory: Path, record: Record) -> None:
         OSError: the directory cannot be written.
     """
     check_component_name(record.component)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(CLOSED, parents=True, exist_ok=True)
     content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
     replace_file(directory / f"{record.component}{SUFFIX}", content)
 
@@ -75,11 +80,21 @@ def remove_record(directory: Path, component: str) -> None:
     sync_folder(directory)
 
 
+class OpenToAll(OSError):
+    """Users who are neither the registry's owner nor in its group may write records."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(errno.EPERM, f"every user may write to {directory} (to mend it: chmod o-w {directory})")
+
+
 class Registry:
     """The records of a directory, and the thresholds set on this device beside them."""
 
     def __init__(self, directory: Path) -> None:
-        self._records = SmallFiles[Record | None](directory, SUFFIX, _parsed, _unreadable)
+        self._directory = directory
+        self._records = SmallFiles[Record | None](directory, SUFFIX, self._parsed, self._unreadable)
+        self._told_unreadable: set[str] = set()
+        """Components whose record cannot be read, as the log has it: looking again is no news."""
         self._thresholds = SmallFiles(directory, THRESHOLD_SUFFIX, read_threshold, unreadable_threshold)
 
     def records(self) -> dict[str, Record]:
@@ -91,6 +106,15 @@ class Registry:
         found = self._records.look().values()
         return {record.component: record for record in found if record is not None and _is_there(record.path)}
 
+    def check_writers(self) -> None:
+        """Raises OpenToAll; and OSError where the directory cannot be looked at."""
+        try:
+            mode = self._directory.stat().st_mode
+        except FileNotFoundError:
+            return
+        if mode & stat.S_IWOTH:
+            raise OpenToAll(self._directory)
+
     def thresholds(self) -> dict[str, ThresholdFile]:
         """Component to what its threshold file says, whether or not there is a record of that component.
 
@@ -99,21 +123,22 @@ class Registry:
         """
         return self._thresholds.look()
 
+    def _parsed(self, component: str, content: bytes) -> Record | None:
+        self._told_unreadable.discard(component)
+        try:
+            record = msgspec.json.decode(content, type=Record)
+            check_component_name(record.component)
+            if record.component != component or not Path(record.path).is_absolute():
+                raise ValueError(f"it must be about {component!r} and hold an absolute path")
+        except (ValueError, BadComponentName) as error:  # msgspec's errors are ValueErrors
+            log.warning("registry record %r is ignored: %s", f"{component}{SUFFIX}", error)
+            return None
+        return record
 
-def _parsed(component: str, content: bytes) -> Record | None:
-    try:
-        record = msgspec.json.decode(content, type=Record)
-        check_component_name(record.component)
-        if record.component != component or not Path(record.path).is_absolute():
-            raise ValueError(f"it must be about {component!r} and hold an absolute path")
-    except (ValueError, BadComponentName) as error:  # msgspec's errors are ValueErrors
-        log.warning("registry record %r is ignored: %s", f"{component}{SUFFIX}", error)
-        return None
-    return record
-
-
-def _unreadable(component: str, error: OSError) -> None:
-    log.warning("registry record %r cannot be read: %s", f"{component}{SUFFIX}", error.strerror)
+    def _unreadable(self, component: str, error: OSError) -> None:
+        if component not in self._told_unreadable:
+            self._told_unreadable.add(component)
+            log.warning("registry record %r cannot be read: %s", f"{component}{SUFFIX}", error.strerror)
 
 
 def _is_there(path: str) -> bool:
@@ -156,6 +181,7 @@ class RegistryWatch:
 
     def _look(self) -> None:
         try:
+            self._registry.check_writers()
             found = (self._registry.records(), self._registry.thresholds())
             if found != self._last:
                 self._on_change(*found)

@@ -228,7 +228,7 @@ class WheelsNotFound(Refusal):
     def __init__(self, platform: str, why: str) -> None:
         super().__init__(
             f"There is no set of wheels for {platform}: {why}. Is the package index reachable from here? "
-            "Other platforms can be chosen with --platform."
+            "Platforms are chosen with --bundle-wheels, for what has no wheel choose another --runtime."
         )
 
 
@@ -255,3 +255,19 @@ class UnreadableRecipe(Refusal):
 
     def __init__(self, file: Path, why: str) -> None:
         super().__init__(f"{file} cannot be read as a recipe: {why}.")
+
+
+class RecipeHasFindings(Refusal):
+    """A recipe that one of the nuclei would not take is not written."""
+
+    def __init__(self, component: str, findings: Sequence[str]) -> None:
+        super().__init__(f"The recipe of {component!r} is not written. {' '.join(findings)}")
+
+
+class BadWheel(Refusal):
+    """A file that is not the agent's wheel."""
+
+    def __init__(self, file: Path, why: str) -> None:
+        super().__init__(
+            f"{file} is no wheel of the agent: {why}. Leave out --wheel to have one built from a checkout (--source)."
+        )

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from agent import cli
 from agent.workbench.components.deployment import ComponentToDeploy, read_deployment, revised
 from agent.workbench.errors import BadDeployment
 
@@ -85,3 +86,52 @@ def test_what_is_no_deployment_is_refused(tmp_path, content, why):
     (tmp_path / "deployment.json").write_text(content)
     with pytest.raises(BadDeployment, match=why):
         read_deployment(tmp_path / "deployment.json")
+
+
+# --- the command
+
+
+def write(file, content):
+    file.write_text(json.dumps(content))
+    return str(file)
+
+
+def test_a_first_deployment_is_printed(capsys):
+    components = ["--component", "a=1.0.0", "--component", "b=2.0.0", "--configure", 'a={"Threads": 2}']
+    assert cli.main(["greengrass", "deployment", "--target-arn", GROUP, "--name", "line one", *components]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "targetArn": GROUP,
+        "deploymentName": "line one",
+        "components": {
+            "a": {"componentVersion": "1.0.0", "configurationUpdate": {"merge": '{"Threads": 2}'}},
+            "b": {"componentVersion": "2.0.0"},
+        },
+    }
+
+
+def test_a_revision_is_written_and_the_next_command_printed(tmp_path, capsys):
+    existing, output = write(tmp_path / "existing.json", EXISTING), tmp_path / "new.json"
+    options = ["--existing", existing, "--component", "com.example.Model=1.1.0", "--output", str(output)]
+    assert cli.main(["greengrass", "deployment", *options]) == 0
+    assert json.loads(output.read_text())["components"].keys() == EXISTING["components"].keys()
+    expected = f"aws greengrassv2 create-deployment --cli-input-json file://{output}\n"
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--component", "a=1.0.0"], "--target-arn is missing"),
+        (["--component", "a"], "--component a: it must be NAME=VERSION"),
+        (["--component", "a=1.0.0", "--configure", "a={"], "--configure a: this is no JSON"),
+        (["--component", "a=1.0.0", "--configure", "a=[1]"], "--configure a: it must be a JSON object"),
+        (["--configure", 'a={"x": 1}'], "--configure a goes with --component a=VERSION"),
+        (["--existing", "/nowhere.json"], "/nowhere.json is no JSON that can be read"),
+        (["--target-arn", GROUP, "--output", "/dev/null/deployment.json"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_deployed_is_one_sentence(capsys, options, told):
+    assert cli.main(["greengrass", "deployment", *options]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("edge-agent greengrass: ") and told in printed.err
+    assert printed.err.count("\n") == 1 and printed.out == ""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.greengrass.agent_recipe import agent_recipe
 from agent.greengrass.followed_settings import FollowedSettings
 from agent.settings import Settings, is_live, key_of, kind_of
 from tests.support.nucleus.configuration import as_java_gives_it, as_lite_gives_it
@@ -130,6 +131,13 @@ def test_what_was_given_at_the_start_comes_first_and_the_log_says_so(
     assert getattr(followed.in_force, name) == given
     (line,) = caplog.messages
     assert f"{key_of(name)} has no effect: a flag, the environment or the file sets it" in line
+
+
+def test_the_recipes_own_defaults_are_taken_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    followed = FollowedSettings({})
+    followed.follow(agent_recipe("1.3.0")["ComponentConfiguration"]["DefaultConfiguration"])
+    assert followed.in_force == Settings()
+    assert caplog.messages == []
 
 
 def test_unknown_keys_are_one_line_and_the_policies_none(caplog: pytest.LogCaptureFixture) -> None:

@@ -80,7 +80,7 @@ def test_a_right_recipe_has_no_finding():
         # keys and identity
         ("RecipeFormatVersion", "2021", "RecipeFormatVersion", '"2020-01-25"'),
         ("recipeformatversion", "2020-01-25", "recipeformatversion", "Write 'RecipeFormatVersion'"),
-        ("Lifecycle", {}, "Lifecycle", "no such key"),
+        ("Lifecycle", {}, "Lifecycle", "Take it out"),
         ("ComponentName", "com/example", "ComponentName", "letters, digits"),
         ("ComponentName", "x" * 129, "ComponentName", "1 to 128"),
         ("ComponentVersion", "1.0", "ComponentVersion", "major.minor.patch"),

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.greengrass.model_recipe import ARCHIVE, REGISTRY, model_recipe, registration_script
-from agent.models.registry import Registry
+from agent.greengrass.model_recipe import ARCHIVE, model_recipe, registration_script, registry_of
+from agent.greengrass.recipe_parts import AGENT
+from agent.models.registry import Record, Registry, write_record
 from agent.packages.manifest import TargetDevice, TargetPlatform
 from tests.support.packages import make_package
 
 SCRIPT = "register_model.sh"
 
 
-def register(work: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the script as the nucleus does: with /bin/sh, in the component's work folder."""
+def register(
+    work: Path, *arguments: object, user: tuple[int, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the script as the nucleus does: with /bin/sh, in the component's work folder; `user`: id, then groups."""
     work.mkdir(parents=True, exist_ok=True)
     (work / SCRIPT).write_bytes(registration_script())
-    command = ["sh", SCRIPT, *map(str, arguments)]
-    return subprocess.run(command, cwd=work, capture_output=True, text=True, env={**os.environ, **environment})
+    rights: dict[str, Any] = {"user": user[0], "group": user[0], "extra_groups": user[1:]} if user else {}
+    return subprocess.run(
+        ["sh", SCRIPT, *map(str, arguments)],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        **rights,
+    )
 
 
 @pytest.mark.parametrize("name", ["package", "a b", 'quo"te', "back\\slash", "per%cent", "dol$lar", "ünï", "-dash"])
@@ -48,9 +63,22 @@ def test_other_users_may_read_the_record(tmp_path: Path) -> None:
     assert (tmp_path / "registry/plate.json").stat().st_mode & 0o777 == 0o644
 
 
+def test_a_registry_made_under_any_umask_is_one_that_the_agent_follows(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package")
+    before = os.umask(0)
+    try:
+        register(tmp_path / "work", "plate", "1.0.0", package, tmp_path / "registry")
+        write_record(tmp_path / "by hand", Record("plate", "1.0.0", str(package)))
+    finally:
+        os.umask(before)
+    for registry in ("registry", "by hand"):
+        Registry(tmp_path / registry).check_writers()
+        assert "plate" in Registry(tmp_path / registry).records()
+
+
 def test_a_relative_registry_begins_at_the_work_folder(tmp_path: Path) -> None:
     package = make_package(tmp_path / "package")
-    assert register(tmp_path / "work/model", "plate", "1.0.0", f"{package}/", REGISTRY).returncode == 0
+    assert register(tmp_path / "work/model", "plate", "1.0.0", f"{package}/", registry_of(AGENT)).returncode == 0
     assert "plate" in Registry(tmp_path / "work/aws.iot.lookoutvision.EdgeAgent/registry").records()
 
 
@@ -78,6 +106,45 @@ def test_a_registry_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path)
     ended = register(tmp_path / "work", "plate", "1.0.0", package, tmp_path / "file/registry", REGISTER_SECONDS="0")
     assert ended.returncode == 1
     assert "Model plate 1.0.0 is not registered" in ended.stderr and "Deploy the agent" in ended.stderr
+
+
+AGENTS_USER, MODELS_USER, SHARED_GROUP, STRANGER = 60001, 60002, 60003, 60004
+
+
+@contextmanager
+def being(user: int, *groups: int) -> Iterator[None]:
+    """This process without root's rights, for a while."""
+    os.setgroups(groups)
+    os.setegid(user)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups([0])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes other users")
+def test_a_model_of_another_user_registers_where_both_are_in_the_registrys_group() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="rg-"))  # pytest's own folders are for one user
+    try:
+        folder.chmod(0o755)
+        package, registry, work = make_package(folder / "package"), folder / "registry", folder / "work"
+        registry.mkdir()
+        os.chown(registry, AGENTS_USER, SHARED_GROUP)
+        registry.chmod(0o2770)
+        model = (MODELS_USER, SHARED_GROUP)
+        assert register(work, "plate", "1.0.0", package, registry, user=model).returncode == 0
+        with being(AGENTS_USER, SHARED_GROUP):
+            watched = Registry(registry)
+            watched.check_writers()
+            assert list(watched.records()) == ["plate"]
+        refused = register(work, "other", "1.0.0", package, registry, user=(STRANGER,), REGISTER_SECONDS="0")
+        assert refused.returncode == 1
+        assert f"cannot write the agent's registry '{registry}'" in refused.stderr
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_what_is_no_package_is_not_registered(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The registry: records are replaced whole, live while their package is there, and watched."""
 
+import errno
 import json
 import logging
 import os
@@ -8,8 +9,8 @@ import threading
 
 import pytest
 
-import agent.models.registry as registry_module
 from agent.errors import BadComponentName
+from agent.models import small_files
 from agent.models.device_threshold import DeviceThreshold, IgnoredThreshold, write_threshold
 from agent.models.registry import (
     Record,
@@ -247,10 +248,8 @@ def test_a_pipe_in_the_registry_does_not_stop_the_agent(directory, package):
 def test_a_record_that_has_not_changed_is_not_read_again(directory, package, monkeypatch):
     write_record(directory, record("a", package))
     write_record(directory, record("b", package))
-    read, parse = [], registry_module._parsed
-    monkeypatch.setattr(
-        registry_module, "_parsed", lambda component, content: read.append(component) or parse(component, content)
-    )
+    read, content_of = [], small_files._content
+    monkeypatch.setattr(small_files, "_content", lambda path: read.append(path.stem) or content_of(path))
     registry = Registry(directory)
     registry.records()
     write_record(directory, record("b", package, version="2.0.0"))
@@ -456,6 +455,20 @@ def test_a_registry_that_cannot_be_looked_at_is_not_an_empty_one(tmp_path, caplo
     assert caplog.text.count("Too many open files") == 1
 
 
+def test_a_record_that_stays_unreadable_is_one_line_and_is_read_once_it_can_be(directory, package, caplog, monkeypatch):
+    write_record(directory, record("a", package))
+    registry = Registry(directory)
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(small_files, "_content", refused)
+        assert [registry.records() for _ in range(3)] == [{}] * 3
+        assert caplog.messages == ["registry record 'a.json' cannot be read: Permission denied"]
+    assert list(registry.records()) == ["a"]
+
+
 def test_a_path_that_is_no_directory_is_no_empty_registry(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
@@ -473,3 +486,19 @@ def test_a_record_that_cannot_be_read_for_a_moment_stays_in_force(tmp_path, monk
 
     monkeypatch.setattr("pathlib.Path.stat", away)
     assert registry.records() == known
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
+def test_a_registry_that_everybody_may_write_is_not_followed_and_what_was_registered_stays(
+    watched, directory, package, caplog, mode
+):
+    assert next_report(watched) == {}
+    write_record(directory, record("a", package))
+    assert next_report(watched) == {"a": "1.0.0"}
+    directory.chmod(mode)
+    write_record(directory, record("smuggled", package))
+    wait_for("the line", lambda: f"every user may write to {directory}" in caplog.text)
+    assert watched.empty()
+    directory.chmod(0o775)  # a group that is shared with models is meant to write
+    assert next_report(watched) == {"a": "1.0.0", "smuggled": "1.0.0"}
+    assert caplog.text.count("every user may write") == 1

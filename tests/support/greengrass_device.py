@@ -1,8 +1,9 @@
 """A device that treats recipes as a nucleus does: unpacks artifacts, puts in variables, runs steps, stops processes.
 
-It has the two nuclei's own ways where they differ: the Java nucleus stops a component's processes children first, five
-seconds each; nucleus lite cuts a script off at a brace it does not know, has paths that end in a slash, stops all
-processes at once, and takes HARD dependents down with a component that ends.
+It has the two nuclei's own ways where they differ. The Java nucleus reads keys in any case, stops a component's
+processes children first, five seconds each, and restarts HARD dependents with what they depend on. Nucleus lite wants
+keys in the right case and a `runtime`, cuts a script off at a brace it does not know, has paths that end in a slash,
+stops all processes at once, and takes HARD dependents down, for good, with a component that ends.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ from typing import Any
 
 STOP_LIMIT = 5.0
 """Seconds a process has after SIGTERM."""
-STARTUP_LIMIT = 120
+STEP_LIMITS = {"install": 120, "startup": 120, "shutdown": 15, "uninstall": 120}
+"""Seconds, where a recipe says no others."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "aarch64"}
+
+
+class NotDeployable(Exception):
+    """The nucleus makes nothing of a recipe: why."""
 
 
 class StepFailed(AssertionError):
@@ -55,7 +61,7 @@ class GreengrassDevice:
     """A device below the folder `root`; `lite`: which nucleus; `environment`: added to that of every component."""
 
     def __init__(self, root: Path, lite: bool = False, environment: Mapping[str, str] | None = None) -> None:
-        self._root, self._lite, self._environment = root, lite, dict(environment or {})
+        self.root, self._lite, self._environment = root, lite, dict(environment or {})
         self._components: dict[str, Component] = {}
         (root / "logs").mkdir(parents=True)
 
@@ -67,32 +73,36 @@ class GreengrassDevice:
         `artifacts` is a folder with NAME/VERSION/...; `configuration` is merged over the recipe's defaults.
 
         Raises:
+            NotDeployable: no manifest is for this device, or its lifecycle cannot be read.
             StepFailed: install or startup did not exit 0.
         """
         document = json.loads(recipe.read_text())
         defaults = document.get("ComponentConfiguration", {}).get("DefaultConfiguration", {})
         component = Component(document, self._manifest_of(document), {**defaults, **(configuration or {})})
         self._unpack(component, artifacts)
-        before = self._components.get(component.name)
-        if before is not None:
-            self.stop(component.name)
+        dependents = []
+        if component.name in self._components:
+            dependents = self._hard_dependents(component.name)
+            for name in [*dependents, component.name]:
+                self.stop(name)
         self._components[component.name] = component
         self._work(component).mkdir(parents=True, exist_ok=True)
         self._work(component).chmod(0o700)
-        self._run_step(component, "install", STARTUP_LIMIT)
+        self._run_step(component, "install")
         if start:
             self.start(component.name)
+        for name in [] if self._lite else dependents:
+            self.start(name)
         return component
 
     def start(self, name: str) -> None:
         component = self._components[name]
-        steps = component.manifest["Lifecycle"]
-        if "startup" in steps:
-            self._run_step(component, "startup", STARTUP_LIMIT)
-            component.state = "RUNNING"
+        script = self._script_of(component, "run")
+        if script is None:
+            self._run_step(component, "startup")
         else:
-            component.process = self._spawn(component, self._script_of(component, "run"))
-            component.state = "RUNNING"
+            component.process = self._spawn(component, script)
+        component.state = "RUNNING"
 
     def stop(self, name: str) -> None:
         """As before an update, a removal or the end of the nucleus."""
@@ -102,7 +112,7 @@ class GreengrassDevice:
             component.process.wait()
             component.process = None
         if not self._lite and component.state == "RUNNING":
-            self._run_step(component, "shutdown", 15, may_fail=True)
+            self._run_step(component, "shutdown", may_fail=True)
         component.state = "FINISHED"
 
     def remove(self, name: str) -> None:
@@ -110,7 +120,7 @@ class GreengrassDevice:
         self.stop(name)
         component = self._components.pop(name)
         if not self._lite:
-            self._run_step(component, "uninstall", 120, may_fail=True)
+            self._run_step(component, "uninstall", may_fail=True)
         for folder in (self._artifacts(component), self._unpacked(component)):
             subprocess.run(["rm", "-rf", folder], check=True)
 
@@ -119,7 +129,7 @@ class GreengrassDevice:
         for name in reversed(list(self._components)):
             self.stop(name)
         for name, component in self._components.items():
-            self._run_step(component, "install", STARTUP_LIMIT)
+            self._run_step(component, "install")
             self.start(name)
 
     def look(self) -> None:
@@ -151,49 +161,69 @@ class GreengrassDevice:
     def close(self) -> None:
         for component in self._components.values():
             if component.process is not None:
-                stop_tree(component.process.pid, children_first=True)
+                stop_tree(component.process.pid, children_first=False)
                 component.process.wait()
 
     # --- folders, as /greengrass/v2 has them
 
     def _work(self, component: Component) -> Path:
-        return self._root / "work" / component.name
+        return self.root / "work" / component.name
 
     def _artifacts(self, component: Component) -> Path:
-        return self._root / "packages" / "artifacts" / component.name / component.version
+        return self.root / "packages" / "artifacts" / component.name / component.version
 
     def _unpacked(self, component: Component) -> Path:
-        return self._root / "packages" / "artifacts-unarchived" / component.name / component.version
+        return self.root / "packages" / "artifacts-unarchived" / component.name / component.version
 
     def _log_file(self, name: str) -> Path:
-        return self._root / "logs" / f"{name}.log"
+        return self.root / "logs" / f"{name}.log"
 
     def _manifest_of(self, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
-        ours = {"os": "linux", "architecture": ARCHITECTURES[platform.machine()], "runtime": "*"}
+        architecture = ARCHITECTURES[platform.machine()]
         for manifest in recipe["Manifests"]:
-            wanted = manifest.get("Platform", {})
-            if all(wanted.get(key, "*") in ("*", "all", value) for key, value in ours.items()):
+            wanted = self._get(manifest, "Platform", {})
+            # Without a runtime a manifest is for the Java nucleus only (source of nucleus lite, ggl-recipe).
+            runtimes = ("*", "aws_nucleus_lite") if self._lite else ("*", "aws_nucleus_classic")
+            if (
+                wanted.get("os", "*") in ("linux", "all", "*")
+                and wanted.get("architecture", "*") in (architecture, "*")
+                and wanted.get("runtime", "" if self._lite else "*") in runtimes
+            ):
+                if self._lite and not manifest.get("Lifecycle"):
+                    raise NotDeployable("a lifecycle with no step is not supported")
                 return dict(manifest)
-        raise StepFailed(f"no manifest of {recipe['ComponentName']} matches {ours}")
+        raise NotDeployable(f"no manifest of {recipe['ComponentName']} is for this device")
+
+    def _get(self, given: Mapping[str, Any], key: str, otherwise: Any = None) -> Any:
+        """A value by its key, whose case matters on one of the nuclei."""
+        if self._lite:
+            return given.get(key, otherwise)
+        return next((value for name, value in given.items() if name.lower() == key.lower()), otherwise)
 
     def _unpack(self, component: Component, artifacts: Path) -> None:
-        for artifact in component.manifest.get("Artifacts", []):
-            uri = artifact.get("Uri", artifact.get("URI") if not self._lite else None)
-            file_name = str(uri).rpartition("/")[2]
+        for artifact in self._get(component.manifest, "Artifacts", []):
+            file_name = str(self._get(artifact, "Uri")).rpartition("/")[2]
             source = artifacts / component.name / component.version / file_name
             kept = self._artifacts(component) / file_name
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(source.read_bytes())
-            if artifact.get("Unarchive") == "ZIP":
+            if self._get(artifact, "Unarchive") == "ZIP":
                 with zipfile.ZipFile(kept) as opened:
                     opened.extractall(self._unpacked(component) / Path(file_name).stem)
 
     # --- scripts
 
     def _script_of(self, component: Component, step: str) -> str | None:
-        given = component.manifest["Lifecycle"].get(step)
-        script = given if isinstance(given, str) or given is None else given.get("Script")
+        given = self._get(self._get(component.manifest, "Lifecycle"), step)
+        script = given if isinstance(given, str) or given is None else self._get(given, "Script")
+        if given is not None and script is None:
+            raise NotDeployable(f"{step} of {component.name} has no Script")
         return None if script is None else self._with_variables(component, script)
+
+    def _limit_of(self, component: Component, step: str) -> float:
+        given = self._get(self._get(component.manifest, "Lifecycle"), step)
+        options = given if isinstance(given, dict) else {}
+        return float(self._get(options, "Timeout", STEP_LIMITS[step]))
 
     def _with_variables(self, component: Component, script: str) -> str:
         slash = "/" if self._lite else ""
@@ -201,7 +231,7 @@ class GreengrassDevice:
             "artifacts:path": f"{self._artifacts(component)}{slash}",
             "artifacts:decompressedPath": f"{self._unpacked(component)}{slash}",
             "work:path": f"{self._work(component)}{slash}",
-            "kernel:rootPath": f"{self._root}{slash}",
+            "kernel:rootPath": f"{self.root}{slash}",
             "iot:thingName": "thing",
         }
 
@@ -217,13 +247,13 @@ class GreengrassDevice:
         script = re.sub(r"\{([^{}\s]+)\}", value_of, script)
         return script.partition("{")[0] if self._lite else script
 
-    def _run_step(self, component: Component, step: str, limit: float, may_fail: bool = False) -> None:
+    def _run_step(self, component: Component, step: str, may_fail: bool = False) -> None:
         script = self._script_of(component, step)
         if script is None:
             return
         process = self._spawn(component, script)
         try:
-            code = process.wait(limit)
+            code = process.wait(self._limit_of(component, step))
         except subprocess.TimeoutExpired:
             stop_tree(process.pid, children_first=True)
             code = process.wait()
@@ -231,8 +261,7 @@ class GreengrassDevice:
             component.state = "ERRORED"
             raise StepFailed(f"{step} of {component.name} ended with {code}:\n{self.log(component.name)}")
 
-    def _spawn(self, component: Component, script: str | None) -> subprocess.Popen[bytes]:
-        assert script is not None, f"{component.name} has no such step"
+    def _spawn(self, component: Component, script: str) -> subprocess.Popen[bytes]:
         # A component inherits little; HOME is missing, as on nucleus lite.
         environment = {
             "PATH": os.environ["PATH"],
@@ -240,7 +269,7 @@ class GreengrassDevice:
             "AWS_IOT_THING_NAME": "thing",
             "GGC_VERSION": "2.15.0",
             "SVCUID": f"token-of-{component.name}",
-            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(self._root / "ipc.socket"),
+            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(self.root / "ipc.socket"),
             **self._environment,
         }
         with self._log_file(component.name).open("ab") as log:
@@ -254,13 +283,18 @@ class GreengrassDevice:
                 start_new_session=True,
             )
 
+    def _hard_dependents(self, name: str) -> list[str]:
+        return [other.name for other in self._components.values() if self._depends_hard(other, name)]
+
+    def _depends_hard(self, component: Component, on: str) -> bool:
+        dependency = component.recipe.get("ComponentDependencies", {}).get(on)
+        # Nucleus lite binds those only that say it (source of nucleus lite, recipe2unit).
+        default = "SOFT" if self._lite else "HARD"
+        return dependency is not None and self._get(dependency, "DependencyType", default) == "HARD"
+
     def _end_hard_dependents(self, ended: str) -> None:
-        for component in self._components.values():
-            dependency = component.recipe.get("ComponentDependencies", {}).get(ended)
-            if dependency and dependency.get("DependencyType", "HARD") == "HARD" and component.process is not None:
-                stop_tree(component.process.pid, children_first=False)
-                component.process.wait()
-                component.process, component.state = None, "FINISHED"
+        for name in self._hard_dependents(ended):
+            self.stop(name)
 
 
 def stop_tree(pid: int, children_first: bool) -> None:

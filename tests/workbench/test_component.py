@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from agent.models.registry import Registry
 from agent.packages.archive import opened_package
 from agent.packages.manifest import TargetDevice
 from agent.packages.package import Package, read_package, verify_files
-from agent.workbench.errors import OutputExists, OutputNotWritable, SettingOutOfRange
+from agent.workbench.errors import OutputExists, OutputNotWritable, RecipeHasFindings, SettingOutOfRange
 from agent.workbench.packaging.component import Component, refuse_existing_component, write_component
 from tests.support.packages import make_package
 
@@ -46,7 +47,7 @@ def test_the_zip_is_a_package_with_its_registration_script(package: Package, tmp
     (package.folder / "notes.txt").write_text("not listed")
     archive = write_component(package, component(), tmp_path / "out").archive
     with zipfile.ZipFile(archive) as opened:
-        assert opened.namelist() == ["manifest.json", "model.onnx", "self-test/good.rgb", "register_model.sh"]
+        assert opened.namelist() == ["manifest.json", "model.onnx", "register_model.sh", "self-test/good.rgb"]
     with opened_package(archive) as unpacked:
         verify_files(unpacked)
         assert unpacked.manifest == package.manifest
@@ -126,3 +127,23 @@ def test_a_failure_leaves_nothing_behind(package: Package, tmp_path: Path) -> No
     with pytest.raises(OutputNotWritable):
         write_component(package, component(), tmp_path)
     assert not [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
+
+
+def test_agent_and_bucket_are_those_that_were_named(package: Package, tmp_path: Path) -> None:
+    told = component(agent="com.example.Agent", bucket="line-one")
+    recipe = json.loads(write_component(package, told, tmp_path).recipe.read_text())
+    assert list(recipe["ComponentDependencies"]) == ["com.example.Agent"]
+    assert recipe["ComponentConfiguration"]["DefaultConfiguration"]["Registry"] == "../com.example.Agent/registry"
+    assert recipe["Manifests"][0]["Artifacts"][0]["Uri"] == "s3://line-one/front.plate/1.2.3/model.zip"
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [({"agent": "an agent"}, "ComponentDependencies.an agent"), ({"bucket": "a bucket"}, "Artifacts[0].Uri")],
+)
+def test_a_recipe_that_a_nucleus_would_not_take_is_not_written(
+    fields: dict[str, object], place: str, package: Package, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeHasFindings, match=re.escape(place)):
+        write_component(package, component(**fields), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import Refusal
+from agent.greengrass.recipe_parts import AGENT, BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("startup", "run"),
         default="startup",
         help="the component's lifecycle step (default: startup; run: for nucleus lite under systemd 252)",
+    )
+    component.add_argument(
+        "--agent",
+        default=AGENT,
+        metavar="NAME",
+        help="the component of the agent that serves it (default: %(default)s)",
+    )
+    component.add_argument(
+        "--bucket", default=BUCKET, metavar="NAME", help="the S3 bucket of the recipe's artifact (default: %(default)s)"
     )
     component.add_argument("--arn", metavar="TEXT", help="the model ARN that clients are shown")
     component.add_argument("--licence", metavar="TEXT", help="the model's licence, for those who receive it")
@@ -109,7 +119,16 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
     version = _version(arguments.version or draft.version or "1.0.0")
     target = target_of(arguments.target_device, arguments.target_platform, arguments.compiler_option)
     tags = _tags(arguments.tag)
-    component = Component(arguments.component, version, arguments.description, tags, target, arguments.register_in)
+    component = Component(
+        arguments.component,
+        version,
+        arguments.description,
+        tags,
+        target,
+        arguments.register_in,
+        arguments.agent,
+        arguments.bucket,
+    )
     folder = arguments.output / "packages" / f"{component.name}-{version}"
     if not arguments.dry_run:
         refuse_existing(folder)

@@ -6,6 +6,7 @@
 # PACKAGE is the folder this was unpacked into. REGISTRY is the agent's registry; a relative path begins at the current
 # folder, which is the component's work folder. Run at every start of the nucleus, so everything here may be done twice.
 set -eu
+umask 022 # the agent follows no registry that everybody may write to
 
 component=$1 version=$2 package=$3 registry=$4
 seconds=${REGISTER_SECONDS:-60}

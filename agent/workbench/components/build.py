@@ -1,39 +1,29 @@
-"""Components in the layout that gdk and `greengrass-cli deployment create` take:
-
-OUTPUT/artifacts/NAME/VERSION/...zip
-OUTPUT/recipes/NAME-VERSION.json
-"""
+"""The components of agent and sample client, ready to be published."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from agent.greengrass.agent_recipe import AGENT, ARCHIVE, agent_recipe
+from agent.greengrass.agent_recipe import ARCHIVE, agent_recipe
 from agent.greengrass.client_recipe import CLIENT_ARCHIVE, SAMPLE_CLIENT, sample_client_recipe
+from agent.greengrass.recipe_parts import AGENT, BUCKET
 from agent.workbench.client_examples import sample_client_folder
-from agent.workbench.components.archive import write_zip
+from agent.workbench.components.layout import ComponentFiles
+from agent.workbench.components.recipe_file import checked_recipe
 from agent.workbench.components.wheels import DISTRIBUTION, DevicePlatform, download_wheels, pinned_requirements
-from agent.workbench.errors import NoSourceTree, OutputExists
+from agent.workbench.errors import BadWheel, NoSourceTree
 
 EXTRAS = {"cpu": ("cpu", "greengrass"), "gpu": ("gpu", "greengrass")}
 """Runtime to the extras of the agent's wheel."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """A component on disk."""
-
-    archive: Path
-    recipe: Path
+PROTO = "agent/wire/edge-agent.proto"
+"""In the agent's wheel."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +31,16 @@ class Destination:
     """Where a component goes."""
 
     output: Path
-    bucket: str = "BUCKET_NAME"
-    """What gdk puts its bucket for."""
+    bucket: str = BUCKET
     for_gdk: bool = False
-    """gdk wants its recipe under the name that the project's has."""
+    """gdk wants its recipe under the name that the project's has, and clears its folder itself."""
 
-    def of(self, name: str, version: str, archive: str) -> Built:
-        """Paths of a component. Raises OutputExists: the same name and version is never overwritten."""
-        recipe = "recipe.json" if self.for_gdk else f"{name}-{version}.json"
-        built = Built(self.output / "artifacts" / name / version / f"{archive}.zip", self.output / "recipes" / recipe)
-        for path in (built.archive, built.recipe):
-            if path.exists() and not self.for_gdk:  # gdk clears its folder itself
-                raise OutputExists(path)
-        return built
+    def of(self, name: str, version: str, archive: str) -> ComponentFiles:
+        """Raises OutputExists."""
+        made = ComponentFiles.in_folder(self.output, name, version, archive, "recipe.json" if self.for_gdk else "")
+        if not self.for_gdk:
+            made.refuse_existing()
+        return made
 
 
 def build_agent(
@@ -63,63 +50,61 @@ def build_agent(
     name: str = AGENT,
     runtimes: Sequence[str] = ("cpu",),
     bundled: Sequence[DevicePlatform] = (),
-) -> Built:
+) -> ComponentFiles:
     """The agent's component: its wheel, pinned requirements per runtime, the install step, the proto; for devices
     without internet also every wheel that `bundled` platforms need.
 
     Raises:
+        RecipeHasFindings: a nucleus would not take this name or version.
         OutputExists: this version is there already.
+        OutputNotWritable: it cannot be written.
+        BadWheel: `wheel` is none of the agent's.
         WheelsNotFound: what it needs cannot be resolved or fetched.
     """
-    built = destination.of(name, version, ARCHIVE)
-    with zipfile.ZipFile(wheel) as opened:
-        proto = opened.read("agent/wire/edge-agent.proto")
+    recipe = checked_recipe(agent_recipe(version, name, destination.bucket))
+    made = destination.of(name, version, ARCHIVE)
+    proto = _proto_in(wheel)
+    wanted = {
+        f"requirements-{runtime}.txt": f"{DISTRIBUTION}[{','.join(EXTRAS[runtime])}] @ {wheel.resolve().as_uri()}\n"
+        for runtime in runtimes
+    }
     content: dict[str, bytes | Path] = {
         wheel.name: wheel,
-        "install.py": _artifact("install.py"),
+        "install.py": _install_step(),
         # Client builds of the original take it from the top, later ones from protos/.
         "edge-agent.proto": proto,
         "protos/edge-agent.proto": proto,
     }
     with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
-        for runtime in runtimes:
-            wanted = f"{DISTRIBUTION}[{','.join(EXTRAS[runtime])}] @ {wheel.resolve().as_uri()}\n"
-            content[f"requirements-{runtime}.txt"] = pinned_requirements(wanted).encode()
-            for platform in bundled:
-                download_wheels(wanted, platform, Path(folder))
-        content |= {f"wheels/{file.name}": file for file in Path(folder).iterdir()}
-        write_zip(built.archive, content)
-    _write_recipe(built.recipe, agent_recipe(version, name, destination.bucket))
-    return built
+        made.write({**content, **_installed(wanted, bundled, Path(folder))}, recipe)
+    return made
 
 
 def build_sample_client(
-    destination: Destination, version: str, model: str, bundled: Sequence[DevicePlatform] = ()
-) -> Built:
-    """The sample client's component, for the model component `model`.
+    destination: Destination,
+    version: str,
+    model: str,
+    agent: str = AGENT,
+    bundled: Sequence[DevicePlatform] = (),
+) -> ComponentFiles:
+    """The sample client's component, for the model component `model` and the agent's component `agent`.
 
-    Raises:
-        OutputExists: this version is there already.
-        WheelsNotFound: what it needs cannot be resolved or fetched.
+    Raises: as `build_agent`, but for BadWheel.
     """
-    built = destination.of(SAMPLE_CLIENT, version, CLIENT_ARCHIVE)
+    recipe = checked_recipe(sample_client_recipe(version, model, agent, destination.bucket))
+    made = destination.of(SAMPLE_CLIENT, version, CLIENT_ARCHIVE)
     source = sample_client_folder()
+    wanted = {"requirements.txt": (source / "requirements.txt").read_text()}
     content: dict[str, bytes | Path] = {file.name: file for file in source.iterdir() if file.suffix in (".py", ".md")}
-    content["install.py"] = _artifact("install.py")
-    wanted = (source / "requirements.txt").read_text()
+    content["install.py"] = _install_step()
     with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
-        content["requirements.txt"] = pinned_requirements(wanted).encode()
-        for platform in bundled:
-            download_wheels(wanted, platform, Path(folder))
-        content |= {f"wheels/{file.name}": file for file in Path(folder).iterdir()}
-        write_zip(built.archive, content)
-    _write_recipe(built.recipe, sample_client_recipe(version, model, destination.bucket))
-    return built
+        made.write({**content, **_installed(wanted, bundled, Path(folder))}, recipe)
+    return made
 
 
 def build_wheel(source: Path, folder: Path) -> Path:
     """The agent's wheel, made of the source tree `source`. Raises NoSourceTree."""
-    if not (source / "pyproject.toml").is_file():
+    if not (source / "pyproject.toml").is_file() or not (source / "agent/__init__.py").is_file():
         raise NoSourceTree(source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -129,10 +114,26 @@ def build_wheel(source: Path, folder: Path) -> Path:
     return wheels[0]
 
 
-def _artifact(name: str) -> bytes:
-    return files("agent.greengrass").joinpath("artifacts", name).read_bytes()
+def _installed(wanted: dict[str, str], bundled: Sequence[DevicePlatform], folder: Path) -> dict[str, bytes | Path]:
+    """What the install step installs, by name in the ZIP: a pinned requirements file for each of `wanted`, and the
+    wheels for `bundled` platforms, which are downloaded to `folder`."""
+    content: dict[str, bytes | Path] = {}
+    for name, requirements in wanted.items():
+        content[name] = pinned_requirements(requirements).encode()
+        for platform in bundled:
+            download_wheels(requirements, platform, folder)
+    return content | {f"wheels/{file.name}": file for file in folder.iterdir()}
 
 
-def _write_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(recipe, indent=2) + "\n")
+def _proto_in(wheel: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(wheel) as opened:
+            return opened.read(PROTO)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise BadWheel(wheel, str(error)) from None
+    except KeyError:
+        raise BadWheel(wheel, f"it holds no {PROTO}") from None
+
+
+def _install_step() -> bytes:
+    return files("agent.greengrass").joinpath("artifacts", "install.py").read_bytes()

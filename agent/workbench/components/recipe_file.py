@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from agent.workbench.errors import UnreadableRecipe
+from agent.greengrass.recipe_check import findings
+from agent.greengrass.recipe_parts import rendered
+from agent.workbench.errors import MissingWorkbench, RecipeHasFindings, UnreadableRecipe
 
 
 def read_recipe(file: Path) -> tuple[object, int]:
@@ -15,13 +17,35 @@ def read_recipe(file: Path) -> tuple[object, int]:
 
     Raises:
         UnreadableRecipe: it is not there, or neither JSON nor YAML.
+        MissingWorkbench: the library that reads YAML is not installed.
     """
     try:
         content = file.read_bytes()
         text = content.decode("utf-8")
-        document = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
+        document = json.loads(text) if file.suffix.lower() == ".json" else _yaml(text)
     except OSError as error:
         raise UnreadableRecipe(file, error.strerror or str(error)) from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableRecipe(file, " ".join(str(error).split())[:200]) from None
     return document, len(content)
+
+
+def _yaml(text: str) -> object:
+    """Raises ValueError."""
+    try:
+        import yaml  # here: components are built, and JSON is checked, without it
+    except ImportError as error:
+        raise MissingWorkbench(error.name or "PyYAML") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def checked_recipe(recipe: Mapping[str, Any]) -> bytes:
+    """The recipe as a file's content. Raises RecipeHasFindings: one of the nuclei would not take it."""
+    content = rendered(recipe)
+    found = findings(recipe, len(content))
+    if found:
+        raise RecipeHasFindings(str(recipe["ComponentName"]), [str(finding) for finding in found])
+    return content

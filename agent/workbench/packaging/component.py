@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import stat
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.greengrass.model_recipe import (
-    ARCHIVE,
-    MAX_BYTES,
-    REGISTRATION_SCRIPT,
-    Step,
-    model_recipe,
-    registration_script,
-    rendered,
-)
+from agent.greengrass.model_recipe import ARCHIVE, REGISTRATION_SCRIPT, Step, model_recipe, registration_script
+from agent.greengrass.recipe_parts import AGENT, BUCKET, MAX_BYTES, rendered
 from agent.models.registry import check_component_name
 from agent.packages.manifest import MANIFEST_NAME, Target
 from agent.packages.package import Package
-from agent.workbench.errors import OutputExists, OutputNotWritable, SettingOutOfRange
+from agent.workbench.components.layout import ComponentFiles
+from agent.workbench.components.recipe_file import checked_recipe
+from agent.workbench.errors import SettingOutOfRange
 
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
 """Of one AWS resource."""
 PLAIN_VERSION = re.compile(r"(0|[1-9][0-9]{0,5})(\.(0|[1-9][0-9]{0,5})){2}", re.ASCII)
 """Greengrass takes semantic versions, whose numbers have no leading zeros."""
-TIMESTAMP = (1980, 1, 1, 0, 0, 0)
-"""The earliest a ZIP knows: the same package makes the same bytes whenever it is packed."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +33,9 @@ class Component:
     tags: Mapping[str, str]
     target: Target | None
     step: Step = "startup"
-
-
-@dataclass(frozen=True)
-class WrittenComponent:
-    archive: Path
-    recipe: Path
+    agent: str = AGENT
+    """The agent's component."""
+    bucket: str = BUCKET
 
 
 def refuse_existing_component(component: Component, output: Path) -> None:
@@ -60,42 +45,31 @@ def refuse_existing_component(component: Component, output: Path) -> None:
         OutputExists: the same name and version is there, as ZIP or as recipe; it is never overwritten.
         BadComponentName: the name is not allowed.
         SettingOutOfRange: version, description or tags are not.
+        RecipeHasFindings: one of the nuclei would not take the recipe.
     """
     _recipe_of(component)
-    paths = _paths(component, output)
-    for path in (paths.archive, paths.recipe):
-        if os.path.lexists(path):
-            raise OutputExists(path)
+    _files(component, output).refuse_existing()
 
 
-def write_component(package: Package, component: Component, output: Path) -> WrittenComponent:
+def write_component(package: Package, component: Component, output: Path) -> ComponentFiles:
     """Writes `output`/artifacts/<component>/<version>/model.zip and `output`/recipes/<component>-<version>.json.
 
-    Each is written beside its name and then renamed; the recipe comes last, so where there is one there is its ZIP. The
-    ZIP holds the manifest, the files it lists and the script that registers the package on the device; the same package
-    gives the same bytes.
+    The ZIP holds the manifest, the files it lists and the script that registers the package on the device; the same
+    package gives the same bytes.
 
     Raises: as `refuse_existing_component`, and OutputNotWritable.
     """
     refuse_existing_component(component, output)
-    recipe = _recipe_of(component)
-    paths = _paths(component, output)
-    with _renamed_to(paths.archive) as file:
-        _pack(package, file)
-    try:
-        with _renamed_to(paths.recipe) as file:
-            file.write_bytes(recipe)
-    except BaseException:
-        paths.archive.unlink()
-        raise
-    return paths
+    made = _files(component, output)
+    content: dict[str, bytes | Path] = {
+        path: package.folder / path for path in (MANIFEST_NAME, *(file.path for file in package.manifest.files))
+    }
+    made.write({**content, REGISTRATION_SCRIPT: registration_script()}, _recipe_of(component))
+    return made
 
 
-def _paths(component: Component, output: Path) -> WrittenComponent:
-    return WrittenComponent(
-        archive=output / "artifacts" / component.name / component.version / f"{ARCHIVE}.zip",
-        recipe=output / "recipes" / f"{component.name}-{component.version}.json",
-    )
+def _files(component: Component, output: Path) -> ComponentFiles:
+    return ComponentFiles.in_folder(output, component.name, component.version, ARCHIVE)
 
 
 def _recipe_of(component: Component) -> bytes:
@@ -112,54 +86,19 @@ def _recipe_of(component: Component) -> bytes:
         raise SettingOutOfRange(
             "--tag", repr(reserved[0]) if reserved else "too often given", f"at most {MOST_TAGS}, none beginning 'aws:'"
         )
-    recipe = rendered(
-        model_recipe(
-            component.name,
-            component.version,
-            description or "An anomaly-detection model for the vision edge agent.",
-            component.tags,
-            component.target,
-            component.step,
-        )
+    recipe = model_recipe(
+        component.name,
+        component.version,
+        description or "An anomaly-detection model for the vision edge agent.",
+        component.tags,
+        component.target,
+        component.step,
+        component.agent,
+        component.bucket,
     )
-    if len(recipe) > MAX_BYTES:
+    size = len(rendered(recipe))
+    if size > MAX_BYTES:
         raise SettingOutOfRange(
-            "--tag", f"too much: the recipe has {len(recipe)} bytes", f"less: Greengrass takes {MAX_BYTES}"
+            "--tag", f"too much: the recipe has {size} bytes", f"less: Greengrass takes {MAX_BYTES}"
         )
-    return recipe
-
-
-@contextmanager
-def _renamed_to(path: Path) -> Iterator[Path]:
-    """A file beside `path`, which becomes `path` when the block has filled it and is removed when it fails."""
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.rename(path)
-    except OSError as error:
-        raise OutputNotWritable(path, error.strerror or str(error)) from None
-    finally:
-        with suppress(OSError):  # it is not there any more, or never was
-            temporary.unlink()
-
-
-def _pack(package: Package, file: Path) -> None:
-    listed = [MANIFEST_NAME, *(listed.path for listed in package.manifest.files)]
-    with zipfile.ZipFile(file, "w") as archive:
-        for path in sorted(listed):
-            with (package.folder / path).open("rb") as source:
-                size = os.fstat(source.fileno()).st_size
-                with archive.open(_entry(path, size), "w") as packed:
-                    shutil.copyfileobj(source, packed, 1 << 20)
-        script = registration_script()
-        archive.writestr(_entry(REGISTRATION_SCRIPT, len(script)), script)
-
-
-def _entry(path: str, size: int) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(path, TIMESTAMP)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.create_system = 3  # Unix, wherever it is packed: the next line is its
-    entry.external_attr = (stat.S_IFREG | 0o644) << 16
-    entry.file_size = size  # told beforehand, so that files beyond 2 GiB get the entry they need
-    return entry
+    return checked_recipe(recipe)

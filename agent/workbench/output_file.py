@@ -1,0 +1,29 @@
+"""Files of the workbench that are there only when they are whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agent.workbench.errors import OutputNotWritable
+
+
+@contextmanager
+def renamed_to(path: Path) -> Iterator[Path]:
+    """A file beside `path`, which becomes `path` when the block has filled it and is removed when it fails.
+
+    Raises:
+        OutputNotWritable: the folder cannot be made, or the file not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.rename(path)
+    except OSError as error:
+        raise OutputNotWritable(path, error.strerror or str(error)) from None
+    finally:
+        with suppress(OSError):  # it is not there any more, or never was
+            temporary.unlink()

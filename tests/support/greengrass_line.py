@@ -1,0 +1,139 @@
+"""A line by deployment alone: agent, models and sample client as components on a device, and a nucleus to talk to."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from agent import __version__
+from agent.greengrass.agent_recipe import ARCHIVE, agent_recipe
+from agent.greengrass.client_recipe import CLIENT_ARCHIVE, SAMPLE_CLIENT, sample_client_recipe
+from agent.greengrass.recipe_parts import AGENT
+from agent.wire import edge_agent_pb2 as wire
+from agent.wire.edge_agent_pb2_grpc import EdgeAgentStub
+from agent.workbench.components.layout import ComponentFiles
+from agent.workbench.components.recipe_file import checked_recipe
+from tests.support.agent_process import RECONNECT, describe, wait_for
+from tests.support.checkout import ROOT
+from tests.support.greengrass_device import GreengrassDevice
+from tests.support.nucleus import Nucleus
+from tests.support.packages import grey, make_package, slow_model
+
+PLATES, SLOW = "com.example.Plates", "com.example.Slow"
+VERSION, NEWER = __version__, "1.999.0"
+NO_NETWORK = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull}
+"""A proxy that nobody serves, and nothing of this machine's pip."""
+
+LIGHT_AND_DARK = {"light": grey(255), "dark": grey(0)}
+"""One normal and one anomalous to `PLATES`."""
+
+
+def edge_agent(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command of the workbench that succeeds, as its user gives it."""
+    command = [sys.executable, "-m", "agent", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def build_models(site: Path, packages: Path) -> None:
+    """Two versions of one model component, and another that takes a second for a white image."""
+    for name, version, package in (
+        (PLATES, "1.0.0", make_package(packages / "plates")),
+        (PLATES, "1.1.0", make_package(packages / "better-plates", version="1.1.0")),
+        (SLOW, "1.0.0", make_package(packages / "slow", task="classification", model=slow_model())),
+    ):
+        edge_agent("package", "fitted", package, "--component", name, "--version", version, "--output", site)
+
+
+def build_without_install_steps(site: Path) -> None:
+    """Agent, in two versions, and sample client for a device that has their environments already."""
+    client = ROOT / "client_examples/detect"
+    programs = {file.name: file for file in client.glob("*.py")}
+    for version in (VERSION, NEWER):
+        _write(site, agent_recipe(version), ARCHIVE, {"edge-agent.proto": ROOT / "protos/edge-agent.proto"})
+    _write(site, sample_client_recipe(VERSION, PLATES), CLIENT_ARCHIVE, programs)
+
+
+def _write(site: Path, recipe: dict[str, Any], archive: str, content: Mapping[str, Path]) -> None:
+    for manifest in recipe["Manifests"]:
+        manifest["Lifecycle"] = {"run": manifest["Lifecycle"]["run"]}
+    name, version = recipe["ComponentName"], recipe["ComponentVersion"]
+    ComponentFiles.in_folder(site, name, version, archive).write(dict(content), checked_recipe(recipe))
+
+
+def provide_environments(work: Path) -> None:
+    """What the install steps of agent and client would have made, out of the Python that runs this."""
+    for name in (AGENT, SAMPLE_CLIENT):
+        python = work / name / "venv/bin/python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\nPYTHONPATH='{ROOT}' exec '{sys.executable}' \"$@\"\n")
+        python.chmod(0o755)
+
+
+class Line:
+    """What an engineer deploys to a device below `folder` (a short path), and sees of it."""
+
+    def __init__(
+        self, site: Path, folder: Path, pictures: Mapping[str, NDArray[np.uint8]] = LIGHT_AND_DARK, *, lite: bool
+    ) -> None:
+        """`site`: with `artifacts/` and `recipes/`; `pictures`: what the client inspects, by name."""
+        self._site, self._artifacts = site, site / "artifacts"
+        self.socket, self._pictures = folder / "s", folder / "pictures"
+        self._pictures.mkdir()
+        for name, pixels in pictures.items():
+            Image.fromarray(pixels).save(self._pictures / f"{name}.png")
+        self.nucleus = Nucleus(lite=lite)
+        self.device = GreengrassDevice(folder / "greengrass", lite, NO_NETWORK | self.nucleus.environment)
+        self._channel = grpc.insecure_channel(f"unix:{self.socket}", options=RECONNECT)
+        self.agent = EdgeAgentStub(self._channel)
+
+    def __enter__(self) -> Line:
+        self.nucleus.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._channel.close()
+        self.device.close()
+        self.nucleus.__exit__(None, None, None)
+
+    def deploy_agent(self, version: str = VERSION) -> None:
+        told = {"Socket": f"unix://{self.socket}", "PythonPath": sys.executable}
+        component = self.device.deploy(self._recipe(AGENT, version), self._artifacts, told)
+        self.nucleus.change(**component.configuration)
+
+    def deploy_model(self, name: str = PLATES, version: str = "1.0.0") -> None:
+        self.device.deploy(self._recipe(name, version), self._artifacts)
+
+    def deploy_client(self) -> None:
+        told = {"Socket": f"unix://{self.socket}", "PythonPath": sys.executable, "Pictures": str(self._pictures)}
+        self.device.deploy(self._recipe(SAMPLE_CLIENT, VERSION), self._artifacts, {**told, "Every": 0.1})
+
+    def client_log(self) -> str:
+        return self.device.log(SAMPLE_CLIENT)
+
+    def wait_for_detections(self, what: str = "the client's next detections") -> None:
+        """Those of two rounds: the second has begun after this was called."""
+        before = self._detections()
+        wait_for(what, lambda: self._detections() >= before + 4, patience=60)
+
+    def runs(self, name: str, version: str) -> bool:
+        """Whether this version answers."""
+        model = describe(self.agent, name)
+        return model.status == wire.RUNNING and version in model.status_message
+
+    def _recipe(self, name: str, version: str) -> Path:
+        return self._site / "recipes" / f"{name}-{version}.json"
+
+    def _detections(self) -> int:
+        return len(re.findall(r"\.png +(normal|ANOMALOUS) ", self.client_log()))
