@@ -91,7 +91,8 @@ def _check_external_data(package: Package, model: PackageFile) -> None:
         # Locations come from the model: on one line, not endless.
         shown = json.dumps(location if len(location) <= 80 else location[:77] + "...")
         path = PurePosixPath(location)
-        if path.is_absolute() or ".." in path.parts or "\\" in location:
+        # "*/": ONNX Runtime's marks for an address in memory; not every version refuses them in a file.
+        if path.is_absolute() or ".." in path.parts or "\\" in location or location.startswith("*/"):
             raise BadPackageFile(model.path, f"it keeps weights in {shown}, which is no path inside the package")
         if str(PurePosixPath(model.path).parent / path) not in listed:
             raise BadPackageFile(model.path, f"it keeps weights in {shown}, which the manifest does not list")
