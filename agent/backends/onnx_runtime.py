@@ -18,6 +18,8 @@ from agent.errors import ModelDoesNotFit, ModelNotLoaded
 PROVIDER = "CPUExecutionProvider"
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 """ONNX Runtime's names of the input types a package may have."""
+NUMBERS = re.compile(r"tensor\((bool|u?int(8|16|32|64)|float16|float|double)\)")
+"""Its names of the output types that arrive as numbers: no texts, no lists, no bits of 8-bit floats."""
 
 
 class OnnxRuntimeBackend:
@@ -69,10 +71,12 @@ class OnnxRuntimeBackend:
             raise ModelDoesNotFit(
                 f"'{tensor.name}' has the shape {tensor.shape}; the manifest promises images of any size"
             )
-        outputs = [tensor.name for tensor in self._session.get_outputs()]
-        missing = [name for name in model.outputs if name not in outputs]
-        if missing:
-            raise ModelDoesNotFit(f"it gives {_names(outputs)}; the manifest reads '{missing[0]}'")
+        outputs = {tensor.name: tensor.type for tensor in self._session.get_outputs()}
+        for name in model.outputs:
+            if name not in outputs:
+                raise ModelDoesNotFit(f"it gives {_names(outputs)}; the manifest reads '{name}'")
+            if NUMBERS.fullmatch(outputs[name]) is None:
+                raise ModelDoesNotFit(f"'{name}' is {outputs[name]}; a tensor of numbers can be read")
         return wanted[0] or 1
 
 
@@ -87,6 +91,8 @@ def _options(model: ModelToOpen, settings: BackendSettings) -> onnxruntime.Sessi
     options.inter_op_num_threads = 1
     # Spinning threads burn a core between two frames and cost nothing in latency when they sleep instead.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A name that ends in .ort would select a format whose parts nobody has looked at (`packages.onnx_external_data`).
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 3  # errors; they come back as exceptions too
     return options
 

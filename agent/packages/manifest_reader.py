@@ -18,7 +18,6 @@ from agent.errors import BadManifest
 from agent.packages.manifest import MAX_BYTES, AgentPreprocessing, Manifest, PackageFile
 from agent.packages.palette import BACKGROUND, PALETTE
 
-
 WHERE = re.compile(r" - at `(?:key` in `)?\$\.?([\w.\[\]]{0,200})`\Z")
 """How msgspec's messages end, a key of a mapping being ``- at `key` in `$.self_test[0].tolerance` ``. Before that they
 quote what a manifest holds, which may look the same: so nothing is taken for a path that is not short and plain."""
