@@ -42,10 +42,11 @@ def image_score(tensors: Tensors, manifest: Manifest, inspected: NDArray[np.bool
 
     Raises:
         AnswerNotFinite: the model gave NaN or infinity.
+        ModelDoesNotFit: an output has not the shape its manifest says.
     """
     outputs = manifest.outputs
     if outputs.score is not None:
-        raw = float(_finite(tensors, outputs.score).flat[0])
+        raw = _one_number(tensors, outputs.score)
     elif outputs.class_scores is not None:
         scores = activate(_finite(tensors, outputs.class_scores).ravel(), outputs.class_activation)
         normal = sorted(set(outputs.normal_class_ids))
@@ -154,6 +155,13 @@ def _finite(tensors: Tensors, name: str) -> NDArray[Any]:
     if not np.isfinite(values).all():
         raise AnswerNotFinite(name)
     return values
+
+
+def _one_number(tensors: Tensors, name: str) -> float:
+    values = _finite(tensors, name)
+    if values.size != 1:  # which of them it is, nobody could tell
+        raise ModelDoesNotFit(f"'{name}' has the shape {values.shape}; a score is one number")
+    return float(values.item())
 
 
 def _maximum(values: NDArray[np.float32], inspected: NDArray[np.bool_] | None) -> float:
