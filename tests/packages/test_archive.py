@@ -214,7 +214,7 @@ def test_a_manifest_over_its_limit_is_refused(folder, tmp_path, target):
 
 def test_more_than_the_device_has_room_for_is_refused_before_unpacking(folder, tmp_path, target):
     manifest = read_package(folder).manifest
-    rewrite_manifest(folder, changed(manifest, files=[changed(manifest.files[0], size=2**70), manifest.files[1]]))
+    rewrite_manifest(folder, changed(manifest, files=[changed(manifest.files[0], size=2**62), manifest.files[1]]))
     assert " are free on this device" in refused(zip_package(folder, tmp_path / "package.zip"), target)
 
 
