@@ -298,6 +298,16 @@ class NotEnoughMemory(Refusal):
         )
 
 
+class NoMemoryToLoad(Refusal):
+    """Raised where loading takes more memory than it may (`agent.workers.memory_limit`)."""
+
+    def __init__(self, runtime: str) -> None:
+        super().__init__(
+            f"{runtime} could not load the model: it needs more memory than is free on this device. "
+            "Stop a model that is not needed, or package a smaller one."
+        )
+
+
 class LoadTimedOut(Refusal):
     """Raised where a model takes longer to load than the setting allows."""
 

@@ -13,13 +13,15 @@ import numpy as np
 import onnxruntime
 
 from agent.backends.base import BackendSettings, ModelToOpen, Tensors
-from agent.errors import ModelDoesNotFit, ModelNotLoaded
+from agent.errors import ModelDoesNotFit, ModelNotLoaded, NoMemoryToLoad
 
 PROVIDER = "CPUExecutionProvider"
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 """ONNX Runtime's names of the input types a package may have."""
 NUMBERS = re.compile(r"tensor\((bool|u?int(8|16|32|64)|float16|float|double)\)")
 """Its names of the output types that arrive as numbers: no texts, no lists, no bits of 8-bit floats."""
+NO_MEMORY = re.compile(r"std::bad_alloc|Failed to allocate memory|Unable to allocate")
+"""What C++, its arena and numpy say where memory is short."""
 
 
 class OnnxRuntimeBackend:
@@ -36,7 +38,7 @@ class OnnxRuntimeBackend:
                 str(model.path), sess_options=_options(model, settings), providers=[PROVIDER]
             )
         except Exception as error:  # its exception classes are not public
-            raise ModelNotLoaded(self.runtime, _without_path(error, model)) from None
+            raise self._not_loaded(_without_path(error, model)) from None
         if self._session.get_providers()[0] != PROVIDER:
             raise ModelNotLoaded(self.runtime, f"it runs on {self._session.get_providers()[0]} instead of {PROVIDER}")
         self.batch = self._check_tensors(model)
@@ -44,11 +46,14 @@ class OnnxRuntimeBackend:
         try:
             self.run({model.input: np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)})
         except Exception as error:
-            raise ModelNotLoaded(self.runtime, f"its first run failed: {_without_path(error, model)}") from None
+            raise self._not_loaded(f"its first run failed: {_without_path(error, model)}") from None
         self._session.disable_fallback()
 
     def run(self, inputs: Tensors) -> Tensors:
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+    def _not_loaded(self, reason: str) -> ModelNotLoaded | NoMemoryToLoad:
+        return NoMemoryToLoad(self.runtime) if NO_MEMORY.search(reason) else ModelNotLoaded(self.runtime, reason)
 
     def _check_tensors(self, model: ModelToOpen) -> int:
         """Whether the graph has the tensors the manifest names; gives the batch size it takes."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent.errors import BadPackage, NotEnoughMemory, Refusal
+from agent.errors import BadPackage, NoMemoryToLoad, NotEnoughMemory, Refusal
 from agent.models.memory import available_memory, needed_memory
 from agent.models.registry import Record
 from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
@@ -181,7 +181,7 @@ class Keeper:
         """Opens a worker for `record`, beside the one that may be serving, and lets it take the calls from then on.
 
         Raises:
-            BadPackage, LoadTimedOut, WorkerDied: it cannot; a worker that serves already serves on.
+            BadPackage, LoadTimedOut, NoMemoryToLoad, WorkerDied: it cannot; a worker that serves already serves on.
         """
         manifest = read_package(Path(record.path)).manifest
         ended = threading.Event()
@@ -239,7 +239,9 @@ class Keeper:
                 if self._good == self._wanted:
                     raise
                 self._open_and_take_over(self._next_record())  # a deployment has replaced the package
-        except (WorkerDied, OSError) as error:  # it counts as one more death; the next event is that there is no worker
+        # It counts as one more death, for memory that is short now may be free soon. The next event is that there is
+        # no worker.
+        except (WorkerDied, NoMemoryToLoad, OSError) as error:
             log.warning("model %s: the new worker did not come up (%s)", self._component, error)
 
     def _update(self) -> None:
@@ -281,7 +283,7 @@ class Keeper:
 
         Raises:
             NotEnoughMemory: there is too little for a new version beside the one that serves.
-            BadPackage, LoadTimedOut, WorkerDied, OSError: the new one cannot serve.
+            BadPackage, LoadTimedOut, NoMemoryToLoad, WorkerDied, OSError: the new one cannot serve.
         """
         needed, available = needed_memory(read_package(Path(record.path)).manifest), self._settings.available_memory()
         is_tight = needed > available

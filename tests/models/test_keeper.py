@@ -604,7 +604,7 @@ def test_a_real_worker_that_grows_is_replaced_without_a_failed_call(tmp_path: Pa
     def open_worker(
         folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
     ) -> WorkerProcess:
-        opened.append(WorkerProcess(folder, 1, slots, on_progress, on_end))
+        opened.append(WorkerProcess(folder, 1, slots, on_progress, on_end, 1 << 30))
         return opened[-1]
 
     model = ServedModel(Record("model", "1.0.0", str(package)), open_worker, settings)
