@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -38,9 +39,11 @@ def test_a_fleet_that_drains_answers_what_it_has_and_refuses_more(bench: Bench) 
 
 
 @pytest.mark.parametrize("auto_start", [True, False])
-def test_a_wanted_model_that_failed_starts_with_its_next_version(bench: Bench, auto_start: bool) -> None:
+def test_a_wanted_model_that_failed_starts_with_its_next_version(
+    bench: Bench, tmp_path: Path, auto_start: bool
+) -> None:
     fleet = Fleet(bench.workers, SETTINGS, auto_start=auto_start)
-    bad = make_package(bench.packages / "broken")
+    bad = make_package(tmp_path / "bad")
     (bad / "manifest.json").write_text("{}")
     fleet.apply({"model": Record("model", "0", str(bad))})
     if not auto_start:  # a client wants it
