@@ -51,7 +51,6 @@ TEXTS = (
         "/etc/passwd",
         "~/x",
         "http://host/x",
-        "file:///x",
         "C:\\x",
         "\\\\h\\x",
     ),
