@@ -27,6 +27,7 @@ for module in (
     "surroundings_code",
     "surroundings_workers",
     "packages_manifests",
+    "packages_weights",
     "soak",
     "soak_cycles",
 ):

@@ -8,7 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.backends.base import BackendSettings
 from agent.errors import BadPackage, NoMemoryToLoad
+from agent.packages.package import read_package
+from agent.pipeline import Pipeline
 from agent.wire import edge_agent_pb2 as wire
 from agent.wire.edge_agent_pb2_grpc import EdgeAgentStub
 from tests.faults.clients import has_loaded, registered, start, stop
@@ -21,6 +24,7 @@ MAX_SENTENCE = 700
 """Characters: a field, its value and a reason, or what a runtime says, each cut where it is long."""
 PAUSE = 0.05
 """Seconds between two calls of the client of the other model."""
+TURNS = 6
 IN_ACCESS, IN_OPEN = 0x1, 0x20
 """From linux/inotify.h."""
 
@@ -51,6 +55,34 @@ class Suspect:
     def serves(self) -> None:
         came_to, said = self.start()
         assert came_to == wire.RUNNING, said
+
+    def leads_to(self, expected: str, *, through_agent: bool) -> None:
+        """To a refusal that holds `expected`, or to a model that serves where that is empty.
+
+        The package is opened here, as a worker does, and by the agent where it has the turn.
+        """
+        refused_with = [_refusal_of(self.folder)]
+        if through_agent:
+            came_to, said = self.start()
+            refused_with.append("" if came_to == wire.RUNNING else said)
+        for said in refused_with:
+            assert expected in said if expected else not said, said
+
+
+def has_turn(number: int, cases: int) -> bool:
+    """Whether the agent tries a case in this round, too: a worker takes half a second. All have their turn."""
+    turn, case = divmod(number, cases)
+    return (turn + case) % TURNS == 0
+
+
+def _refusal_of(folder: Path) -> str:
+    """Why the package there cannot be served; empty where it can."""
+    try:
+        Pipeline(read_package(folder), BackendSettings()).self_test()
+    except (BadPackage, NoMemoryToLoad) as refusal:
+        check_refusal(refusal, folder)
+        return str(refusal)
+    return ""
 
 
 @contextlib.contextmanager
