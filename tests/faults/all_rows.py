@@ -28,6 +28,7 @@ for module in (
     "surroundings_workers",
     "packages_manifests",
     "packages_weights",
+    "packages_fit",
     "soak",
     "soak_cycles",
 ):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.backends.base import BackendSettings
-from agent.errors import BadPackage, NoMemoryToLoad
+from agent.errors import Refusal
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
 from agent.wire import edge_agent_pb2 as wire
@@ -79,7 +79,7 @@ def _refusal_of(folder: Path) -> str:
     """Why the package there cannot be served; empty where it can."""
     try:
         Pipeline(read_package(folder), BackendSettings()).self_test()
-    except (BadPackage, NoMemoryToLoad) as refusal:
+    except Refusal as refusal:
         check_refusal(refusal, folder)
         return str(refusal)
     return ""
@@ -132,7 +132,7 @@ def check_sentence(said: str, *folders: Path) -> None:
         assert secret not in said, said
 
 
-def check_refusal(refusal: BadPackage | NoMemoryToLoad, *folders: Path) -> None:
+def check_refusal(refusal: Refusal, *folders: Path) -> None:
     check_sentence(str(refusal), *folders)
 
 
