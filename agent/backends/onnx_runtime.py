@@ -35,7 +35,7 @@ class OnnxRuntimeBackend:
         try:
             # A path and not bytes: ONNX Runtime would keep the bytes for the session's life.
             self._session = onnxruntime.InferenceSession(
-                str(model.path), sess_options=_options(model, settings), providers=[PROVIDER]
+                str(model.path), sess_options=_options(model, settings), providers=[PROVIDER], enable_fallback=0
             )
         except Exception as error:  # its exception classes are not public
             raise self._not_loaded(_without_path(error, model)) from None
@@ -47,7 +47,6 @@ class OnnxRuntimeBackend:
             self.run({model.input: np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)})
         except Exception as error:
             raise self._not_loaded(f"its first run failed: {_without_path(error, model)}") from None
-        self._session.disable_fallback()
 
     def run(self, inputs: Tensors) -> Tensors:
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
