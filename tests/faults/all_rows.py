@@ -28,6 +28,8 @@ for module in (
     "surroundings_workers",
     "packages_manifests",
     "packages_weights",
+    "packages_damage",
+    "packages_bombs",
     "packages_fit",
     "soak",
     "soak_cycles",
