@@ -7,9 +7,10 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +33,11 @@ MEMORY_RETRY = 30.0
 RECYCLING_REST = 600.0
 """Seconds that a worker serves at least before it may be replaced for having grown: one that grows at once, because its
 first image is a large one, would be replaced for ever."""
+LOADS_AT_ONCE = 8
+"""Models that start at a time, of all together: a worker takes a core and some 100 MB to load, and a registry may hold
+hundreds. Updates and the next of a dead worker wait for nobody: calls wait for them."""
+LEAVING_STEP = 0.2
+"""Seconds between two looks at whether a model that waits for its turn to load is still wanted."""
 BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
 """Seconds before the first, second, ... restart in a row: one crash costs no wait, a crash loop no core."""
 
@@ -52,6 +58,8 @@ class ModelSettings:
     memory_interval: float = 5.0
     """Seconds between two looks at how much a worker has grown."""
     recycling_rest: float = RECYCLING_REST
+    loading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(LOADS_AT_ONCE))
+    """Shared by all models; one that starts holds it until it is loaded."""
 
 
 class OpenWorker(Protocol):
@@ -136,7 +144,8 @@ class Keeper:
     def _keep(self) -> None:
         reason = ""
         try:
-            self._open_and_take_over(self._next_record())
+            with self._turn_to_load():
+                self._open_and_take_over(self._next_record())
             while self._next_event():
                 if not self._post.is_staffed:
                     self._replace_dead_worker()
@@ -176,6 +185,18 @@ class Keeper:
         with self._events:
             self._tried, self._complaint, self._again_at = self._wanted, "", math.inf
             return self._tried
+
+    @contextmanager
+    def _turn_to_load(self) -> Iterator[None]:
+        """Raises WorkerDied where the keeper is to leave meanwhile."""
+        while not self._settings.loading.acquire(timeout=LEAVING_STEP):
+            self._reports.progresses("waiting until other models are loaded")
+            if self._leaving:
+                raise WorkerDied
+        try:
+            yield
+        finally:
+            self._settings.loading.release()
 
     def _open_and_take_over(self, record: Record) -> None:
         """Opens a worker for `record`, beside the one that may be serving, and lets it take the calls from then on.

@@ -585,6 +585,36 @@ def test_an_update_that_found_too_little_memory_is_tried_again(bench: Bench, mon
     says(model, "version 2.0.0, fake runtime of 2 on CPU")
 
 
+def test_models_that_start_wait_while_as_many_as_may_are_loading(bench: Bench) -> None:
+    settings = replace(SETTINGS, loading=threading.Semaphore(1))
+    gate = bench.gate()
+    bench.workers.next.append(Plan(may_open=gate))
+    first, second, third = (bench.model(settings=settings) for _ in range(3))
+    first.start()
+    bench.workers.number(0)
+    second.start()
+    third.start()
+    says(second, "waiting until other models are loaded")
+    third.close()  # one that waits can be given up
+    assert len(bench.workers.opened) == 1
+    gate.set()
+    becomes(first, RUNNING)
+    becomes(second, RUNNING)
+    assert len(bench.workers.opened) == 2
+
+
+def test_a_dead_worker_is_replaced_whatever_else_is_loading(bench: Bench) -> None:
+    settings = replace(SETTINGS, loading=threading.Semaphore(1))
+    gate = bench.gate()
+    model, other = bench.running(settings=settings), bench.model(settings=settings)
+    bench.workers.next.append(Plan(may_open=gate))
+    other.start()
+    bench.workers.number(1)
+    bench.workers.number(0).die()
+    assert bench.workers.number(2).is_open.wait(PATIENCE)
+    assert model.detect(image_request(), Caller()).detection is NORMAL
+
+
 def test_a_worker_that_died_is_let_go_of(bench: Bench) -> None:
     model = bench.running()
     for number in range(3):
