@@ -31,6 +31,8 @@ for module in (
     "packages_damage",
     "packages_bombs",
     "packages_fit",
+    "packages_changes",
+    "packages_archives",
     "soak",
     "soak_cycles",
 ):

@@ -89,7 +89,7 @@ def _refusal_of(folder: Path) -> str:
 def suspect(run: Run, agent: AgentProcess | None = None, *, task: str = "classification") -> Iterator[Suspect]:
     """A suspect in the shared agent, or in `agent`; a client of the model CLASSIFIER beside it is answered throughout.
 
-    It serves, before and after: so it is the package, and nothing else, that is refused meanwhile.
+    It serves in the end: so it is the package, and nothing else, that is refused meanwhile.
     """
     agent = agent or run.agent
     # A name of its own for each row: an agent starts again what was once wanted.
@@ -98,7 +98,6 @@ def suspect(run: Run, agent: AgentProcess | None = None, *, task: str = "classif
     put(good, folder)
     with registered(agent, {component: folder}) as stub, Clients(run, agent, CLASSIFIER, 1, pause=PAUSE) as others:
         model = Suspect(run, stub, component, folder)
-        model.serves()
         yield model
         put(good, folder)
         model.serves()
