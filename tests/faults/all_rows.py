@@ -33,6 +33,7 @@ for module in (
     "packages_fit",
     "packages_changes",
     "packages_archives",
+    "packages_many",
     "soak",
     "soak_cycles",
 ):
