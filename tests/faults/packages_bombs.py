@@ -150,7 +150,7 @@ BOMBS = (
     "models that want all memory, all time, or what nobody has: FAILED within both limits, others served",
     unit="bombs",
     full=1000,
-    short=5,
+    short=4,
     uses_shared_agent=False,
 )
 def bombs(run: Run) -> None:
