@@ -19,7 +19,7 @@ from agent.models.memory import available_memory, needed_memory
 from agent.models.registry import Record
 from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
 from agent.packages.manifest import Manifest
-from agent.packages.package import read_package
+from agent.packages.package import Package, read_package
 from agent.workers.handle import WorkerDied, WorkerHandle
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class ModelSettings:
     available_memory: Callable[[], int] = available_memory
     """Bytes that may still be taken."""
     memory_interval: float = 5.0
-    """Seconds between two looks at how much a worker has grown."""
+    """Seconds between two looks at how much a worker has grown, and whether its weights are as they were."""
     recycling_rest: float = RECYCLING_REST
     loading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(LOADS_AT_ONCE))
     """Shared by all models; one that starts holds it until it is loaded."""
@@ -107,6 +107,10 @@ class Keeper:
         """Why the version that is wanted does not serve; goes after what people are told of the one that does."""
         self._again_at = math.inf
         """When an update that found too little memory is tried again."""
+        self._package: Package | None = None
+        """What serves, or served last."""
+        self._weights: dict[tuple[int, int], tuple[int, int]] = {}
+        """Its files of weights as they were before they were hashed."""
         self._size_at_first = 0
         """Bytes that the worker on duty had when it came."""
         self._came_at = 0.0
@@ -151,6 +155,9 @@ class Keeper:
                     self._replace_dead_worker()
                 elif self._is_outdated():
                     self._update()
+                elif self._weights_have_changed():
+                    log.error("model %s: its weights on disk were written to; it is loaded anew", self._component)
+                    self._post.dismiss(self._post.relieve(None))
                 elif self._has_outgrown():
                     self._recycle()
         except (Refusal, WorkerDied) as error:
@@ -204,7 +211,8 @@ class Keeper:
         Raises:
             BadPackage, LoadTimedOut, NoMemoryToLoad, WorkerDied: it cannot; a worker that serves already serves on.
         """
-        manifest = read_package(Path(record.path)).manifest
+        package = read_package(Path(record.path))
+        weights = package.stamps_of_weights()
         ended = threading.Event()
         worker = self._open_worker(
             Path(record.path), self._settings.slots, self._reports.progresses, lambda: self._worker_ended(ended)
@@ -225,9 +233,10 @@ class Keeper:
             worker.close()
             raise WorkerDied
         self._good, self._size_at_first, self._came_at = record, worker.memory(), time.monotonic()
+        self._package, self._weights = package, weights
         served_by = ServedBy(record.version, runs_on)
         relieved = self._post.relieve(OnDuty(worker, served_by, ended))
-        self._reports.serves(manifest, served_by)
+        self._reports.serves(package.manifest, served_by)
         if self._complaint:
             self._reports.says(f"{served_by}{self._complaint}")
         self._post.dismiss(relieved)
@@ -313,6 +322,12 @@ class Keeper:
         if is_tight or self._settings.unload_first:
             self._post.dismiss(self._post.relieve(None))  # calls wait meanwhile
         self._open_and_take_over(record)
+
+    def _weights_have_changed(self) -> bool:
+        if self._package is None or not self._weights:
+            return False
+        now = self._package.stamps_of_weights()
+        return any(now.get(file, stamp) != stamp for file, stamp in self._weights.items())
 
     def _has_outgrown(self) -> bool:
         growth, rest = self._settings.worker_growth, self._settings.recycling_rest

@@ -25,6 +25,7 @@ from agent.models.fleet import Fleet
 from agent.models.keeper import DEATHS_ALLOWED
 from agent.models.registry import Record
 from agent.models.served_model import ServedModel
+from agent.packages.package import read_package
 from agent.workers.handle import ImageToInspect, WorkerDied
 from agent.workers.process import WorkerProcess
 from tests.support.fake_worker import (
@@ -36,7 +37,7 @@ from tests.support.fake_worker import (
     image_request,
 )
 from tests.support.model_bench import ARN, FAILED, RUNNING, SETTINGS, STOPPED, STOPPING, Bench, becomes, says
-from tests.support.packages import make_package
+from tests.support.packages import add_file, changed, make_package, rewrite_manifest
 
 # --- workers that die ---
 
@@ -583,6 +584,20 @@ def test_an_update_that_found_too_little_memory_is_tried_again(bench: Bench, mon
     says(model, "does not take over")
     bench.is_short = False
     says(model, "version 2.0.0, fake runtime of 2 on CPU")
+
+
+def test_weights_that_were_written_to_while_they_are_mapped_are_loaded_anew(bench: Bench, tmp_path: Path) -> None:
+    folder = make_package(tmp_path / "package")
+    manifest = read_package(folder).manifest
+    rewrite_manifest(folder, changed(manifest, files=[*manifest.files, add_file(folder, "w.bin", b"weights")]))
+    model = ServedModel(Record("model", "1.0.0", str(folder)), bench.workers, replace(SETTINGS, memory_interval=0.01))
+    bench.models.append(model)
+    model.start()
+    becomes(model, RUNNING)
+    (folder / "w.bin").write_bytes(b"changed in place")
+    happens(bench.workers.number(0).closed)
+    assert bench.workers.number(1).is_open.wait(PATIENCE)
+    assert model.describe().status is RUNNING
 
 
 def test_models_that_start_wait_while_as_many_as_may_are_loading(bench: Bench) -> None:
