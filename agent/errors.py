@@ -47,7 +47,7 @@ class ModelDoesNotFit(BadPackage):
     """The graph's inputs or outputs are not those the manifest names."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"The model does not fit its manifest: {reason}.")
+        super().__init__(f"The model does not fit its manifest: {_one_line(reason)}.")
 
 
 class ModelNotLoaded(BadPackage):
@@ -62,7 +62,7 @@ class SelfTestFailed(BadPackage):
 
     def __init__(self, image: str, what: str, expected: object, got: object) -> None:
         super().__init__(
-            f"Self-test image {_quoted(image)}: expected {what} {expected}, got {got}. "
+            f"Self-test image {_quoted(image)}: expected {_one_line(what)} {expected}, got {got}. "
             "The model does not answer as it did when it was packaged; package it again, or report this runtime."
         )
 
@@ -84,8 +84,8 @@ def _quoted(value: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A runtime's message, as one line of at most 300 characters."""
-    line = " ".join(text.split())
+    """A runtime's message, or one with names from a graph, as one line of at most 300 characters that can be read."""
+    line = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
     return line if len(line) <= 300 else line[:297] + "..."
 
 

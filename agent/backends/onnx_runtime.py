@@ -7,6 +7,7 @@ was asked which provider it really has, and has answered once.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)
 """ONNX Runtime's names of the input types a package may have."""
 NUMBERS = re.compile(r"tensor\((bool|u?int(8|16|32|64)|float16|float|double)\)")
 """Its names of the output types that arrive as numbers: no texts, no lists, no bits of 8-bit floats."""
+NAMES_SHOWN = 10
 NO_MEMORY = re.compile(r"std::bad_alloc|Failed to allocate memory|Unable to allocate")
 """What C++, its arena and numpy say where memory is short."""
 
@@ -101,8 +103,10 @@ def _options(model: ModelToOpen, settings: BackendSettings) -> onnxruntime.Sessi
     return options
 
 
-def _names(tensors: object) -> str:
-    return ", ".join(f"'{name}'" for name in tensors) if isinstance(tensors, dict | list) and tensors else "nothing"
+def _names(tensors: Iterable[str]) -> str:
+    names = [f"'{name}'" for name in tensors]
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "") or "nothing"
 
 
 def _without_path(error: Exception, model: ModelToOpen) -> str:

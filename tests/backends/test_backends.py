@@ -143,6 +143,17 @@ def test_a_model_of_two_inputs_is_refused(backend, write):
     assert "it takes 'image', 'second'; the manifest feeds 'image'." in said
 
 
+def test_names_of_a_graph_are_told_in_one_line_that_can_be_read_and_not_without_end(backend, write):
+    model = darkness_model()
+    for number in range(5000):
+        name = f"{number}\n\x1b[2J"
+        model.graph.node.append(onnx.helper.make_node("Identity", ["score"], [name]))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]))
+    said = refused(backend, write(model, outputs=("heat",)), ModelDoesNotFit)
+    assert said.isprintable()
+    assert said.endswith(" and 4992 more; the manifest reads 'heat'.")
+
+
 def as_text(model):
     model.graph.node.append(onnx.helper.make_node("Cast", ["score"], ["answer"], to=TensorProto.STRING))
     return onnx.helper.make_tensor_value_info("answer", TensorProto.STRING, [1])
