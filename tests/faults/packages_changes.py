@@ -18,6 +18,7 @@ from agent.packages.package import read_package
 from agent.wire import edge_agent_pb2 as wire
 from tests.faults.clients import start, stop
 from tests.faults.packages_support import Canary, Suspect, check_sentence, empty, put, suspect
+from tests.faults.packages_weights import WEIGHTS_FILE, package_with_weights
 from tests.faults.processes_support import answers_right, replacement, wait_until_running
 from tests.faults.row import Run, row
 from tests.faults.surroundings_access import REACHES_ITSELF, as_nobody, can_run, folder_for_all
@@ -28,7 +29,7 @@ from tests.support.packages import add_file, changed, make_package, rewrite_mani
 # --- E8: what is on disk changes while the model runs
 
 CHANGED: dict[str, Callable[[Path], object]] = {
-    "another byte": lambda file: _overwrite(file, file.read_bytes()[:-1] + b"\xff"),
+    "another byte": lambda file: _overwrite(file, file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1])),
     "shorter": lambda file: os.truncate(file, 10),
     "empty": lambda file: os.truncate(file, 0),
     "gone": Path.unlink,
@@ -36,6 +37,7 @@ CHANGED: dict[str, Callable[[Path], object]] = {
     "link": lambda file: (file.unlink(), file.symlink_to("/dev/zero")),
 }
 """What happens to the model's file."""
+WEIGHTS = "weights overwritten"
 
 
 def _overwrite(file: Path, content: bytes) -> None:
@@ -50,28 +52,52 @@ def _replace(file: Path, content: bytes) -> None:
 
 @row(
     "E8",
-    "a model's file changes while it runs: it answers on, its next worker and the next start refuse it, mended it runs",
+    "a model's file changes while it runs: the next worker and start refuse it, and at once where its weights changed",
     unit="changes",
     full=1000,
     short=1,
 )
 def changed_files(run: Run) -> None:
-    kinds = list(CHANGED)
+    kinds = [*CHANGED, WEIGHTS]
+    package_with_weights(run.folder / "weights")
     with suspect(run) as model:
-        stub = run.agent.stub()
         for number in run.steps():
-            kind = kinds[(number + run.seed) % len(kinds)]
-            put(run.folder / "good", model.folder)
-            worker = _running(run.agent, model)
-            CHANGED[kind](model.folder / "model.onnx")
-            answers_right(run.agent, model.component)
-            os.kill(worker, signal.SIGKILL)
-            wait_for("its next worker to be refused", lambda: status(stub, model.component) == wire.FAILED)
-            said = describe(stub, model.component).status_message
-            check_sentence(said, model.folder)
-            assert '"model.onnx" in the package: ' in said, said
-            assert model.is_refused() == said
+            kind = kinds[number % len(kinds)]
+            if kind == WEIGHTS:
+                _change_weights(run, model)
+            else:
+                _change_model(run, model, CHANGED[kind])
             run.saw(kind)
+
+
+def _change_model(run: Run, model: Suspect, change: Callable[[Path], object]) -> None:
+    """It was read into memory, so it answers until it is read again."""
+    put(run.folder / "good", model.folder)
+    worker = _running(run.agent, model)
+    change(model.folder / "model.onnx")
+    answers_right(run.agent, model.component)
+    os.kill(worker, signal.SIGKILL)
+    said = _failed(run, model)
+    assert '"model.onnx" in the package: ' in said, said
+    assert model.is_refused() == said
+
+
+def _change_weights(run: Run, model: Suspect) -> None:
+    """They are mapped, so another content changes the answers; the agent is to notice by itself."""
+    put(run.folder / "weights", model.folder)
+    _running(run.agent, model)
+    answers_right(run.agent, model.component)
+    _overwrite(model.folder / WEIGHTS_FILE, bytes(4))
+    assert f'"{WEIGHTS_FILE}" in the package: its SHA-256 is' in _failed(run, model)
+
+
+def _failed(run: Run, model: Suspect) -> str:
+    """Why, as soon as it is."""
+    stub = run.agent.stub()
+    wait_for("its next worker to be refused", lambda: status(stub, model.component) == wire.FAILED)
+    said = describe(stub, model.component).status_message
+    check_sentence(said, model.folder)
+    return said
 
 
 def _running(agent: AgentProcess, model: Suspect) -> int:

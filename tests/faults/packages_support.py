@@ -25,6 +25,7 @@ MAX_SENTENCE = 700
 PAUSE = 0.05
 """Seconds between two calls of the client of the other model."""
 TURNS = 6
+"""The agent tries one case of so many in a round."""
 IN_ACCESS, IN_OPEN = 0x1, 0x20
 """From linux/inotify.h."""
 
@@ -70,7 +71,7 @@ class Suspect:
 
 
 def has_turn(number: int, cases: int) -> bool:
-    """Whether the agent tries a case in this round, too: a worker takes half a second. All have their turn."""
+    """Whether the agent tries a case in this round: a worker takes half a second. All have their turn."""
     turn, case = divmod(number, cases)
     return (turn + case) % TURNS == 0
 
@@ -86,7 +87,7 @@ def _refusal_of(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def suspect(run: Run, agent: AgentProcess | None = None, *, task: str = "classification") -> Iterator[Suspect]:
+def suspect(run: Run, agent: AgentProcess | None = None) -> Iterator[Suspect]:
     """A suspect in the shared agent, or in `agent`; a client of the model CLASSIFIER beside it is answered throughout.
 
     It serves in the end: so it is the package, and nothing else, that is refused meanwhile.
@@ -94,7 +95,7 @@ def suspect(run: Run, agent: AgentProcess | None = None, *, task: str = "classif
     agent = agent or run.agent
     # A name of its own for each row: an agent starts again what was once wanted.
     component, folder = f"suspect-{run.folder.name}", run.folder / "suspect"
-    good = make_package(run.folder / "good", task=task)
+    good = make_package(run.folder / "good", task="classification")
     put(good, folder)
     with registered(agent, {component: folder}) as stub, Clients(run, agent, CLASSIFIER, 1, pause=PAUSE) as others:
         model = Suspect(run, stub, component, folder)

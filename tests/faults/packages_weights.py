@@ -21,6 +21,7 @@ SECRET = "outside.secret"
 AROUND = "<absolute path of the folder around the package>"
 ADDRESS = str(1 << 40)
 OUT = "no path inside the package"
+WEIGHTS_FILE = "w.bin"
 LINK = "links are not followed"
 LOADING = "could not load the model"
 
@@ -40,27 +41,29 @@ class Weights:
 
 
 CASES = {
-    "beside, listed": Weights("w.bin", ""),
-    "not listed": Weights("w.bin", "which the manifest does not list", listed=False),
+    "beside, listed": Weights(WEIGHTS_FILE, ""),
+    "not listed": Weights(WEIGHTS_FILE, "which the manifest does not list", listed=False),
     "up": Weights(f"../{SECRET}", OUT, listed=False),
     "down and up": Weights(f"a/../../{SECRET}", OUT, listed=False),
     "absolute": Weights(f"{AROUND}/{SECRET}", OUT, listed=False),
-    "link": Weights("w.bin", LINK, instead=lambda file, outside: file.symlink_to(outside)),
+    "link": Weights(WEIGHTS_FILE, LINK, instead=lambda file, outside: file.symlink_to(outside)),
     "link of a folder": Weights(
         f"a/{SECRET}", LINK, instead=lambda file, outside: _link_folder(file.parent, outside.parent)
     ),
-    "another name of a file": Weights("w.bin", "its SHA-256 is", instead=lambda file, outside: os.link(outside, file)),
-    "FIFO": Weights("w.bin", "it is no plain file", instead=lambda file, outside: os.mkfifo(file)),
-    "device": Weights("w.bin", LINK, instead=lambda file, outside: file.symlink_to("/dev/zero")),
+    "another name of a file": Weights(
+        WEIGHTS_FILE, "its SHA-256 is", instead=lambda file, outside: os.link(outside, file)
+    ),
+    "FIFO": Weights(WEIGHTS_FILE, "it is no plain file", instead=lambda file, outside: os.mkfifo(file)),
+    "device": Weights(WEIGHTS_FILE, LINK, instead=lambda file, outside: file.symlink_to("/dev/zero")),
     "device by its path": Weights("/dev/zero", OUT, listed=False),
     "address in memory": Weights("*/_ORT_MEM_ADDR_/*", OUT, listed=False, offset=ADDRESS),
     "address, a file of its mark listed": Weights("*/_ORT_MEM_ADDR_/*", OUT, offset=ADDRESS),
-    "beyond the end": Weights("w.bin", LOADING, offset="4096"),
-    "before the beginning": Weights("w.bin", LOADING, offset="-4"),
-    "offset that overflows": Weights("w.bin", LOADING, offset=str(2**64 - 2)),
-    "offset that is no number": Weights("w.bin", LOADING, offset="four"),
-    "too long": Weights("w.bin", LOADING, length=str(2**62)),
-    "too short": Weights("w.bin", LOADING, length="1"),
+    "beyond the end": Weights(WEIGHTS_FILE, LOADING, offset="4096"),
+    "before the beginning": Weights(WEIGHTS_FILE, LOADING, offset="-4"),
+    "offset that overflows": Weights(WEIGHTS_FILE, LOADING, offset=str(2**64 - 2)),
+    "offset that is no number": Weights(WEIGHTS_FILE, LOADING, offset="four"),
+    "too long": Weights(WEIGHTS_FILE, LOADING, length=str(2**62)),
+    "too short": Weights(WEIGHTS_FILE, LOADING, length="1"),
 }
 """The eleven of the plan, and their neighbours."""
 READ = "another name of a file"
@@ -99,6 +102,11 @@ def outside_weights(run: Run) -> None:
     canary.close()
     run.figures["reads outside"] = str(reads)
     assert reads == 0
+
+
+def package_with_weights(folder: Path) -> None:
+    """A good one."""
+    _make(folder, CASES["beside, listed"])
 
 
 def _make(folder: Path, case: Weights) -> None:
