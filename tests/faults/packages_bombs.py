@@ -141,7 +141,7 @@ BOMBS = (
     Bomb("1,000,000 nodes", lambda: _long_chain(1_000_000), ("", NO_MEMORY, LOADING, ENDLESS, "its worker ended")),
     Bomb("operator of nobody", lambda: _unknown("Evil", "nobody.example"), (LOADING,)),
     Bomb("operator of a library", lambda: _unknown("PyOp", "ai.onnx.contrib"), (LOADING,)),
-    Bomb("endless name", lambda: _unknown("x" * (10 * MIB)), (LOADING,)),
+    Bomb("endless name", lambda: _unknown("x" * MIB), (LOADING,)),
 )
 
 
