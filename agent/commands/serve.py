@@ -99,6 +99,7 @@ def _serve(settings: Settings, claim: SocketClaim) -> int:
     from agent.allocator import keep_freed_memory
     from agent.models.fleet import Fleet
     from agent.models.keeper import ModelSettings
+    from agent.models.memory import memory_to_load
     from agent.models.registry import Registry, RegistryWatch
     from agent.models.wanted import WantedModels
     from agent.rpc.health import Health
@@ -111,7 +112,9 @@ def _serve(settings: Settings, claim: SocketClaim) -> int:
     threads = settings.threads or len(os.sched_getaffinity(0))
     health = Health()
     fleet = Fleet(
-        lambda folder, slots, on_progress, on_end: WorkerProcess(folder, threads, slots, on_progress, on_end),
+        lambda folder, slots, on_progress, on_end: WorkerProcess(
+            folder, threads, slots, on_progress, on_end, memory_to_load()
+        ),
         ModelSettings(
             settings.calls_in_flight,
             settings.queue_length,

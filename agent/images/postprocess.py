@@ -16,7 +16,7 @@ from agent.images.boxes import Detections, detections
 from agent.images.detection import SCORE_DECIMALS
 from agent.images.inspected import Inspected
 from agent.images.maps import labels_where_reached, nearest_labels, values_that_count
-from agent.images.outputs import Tensors, activate, anomaly_map, channel_labels, class_channels, finite
+from agent.images.outputs import Tensors, activate, anomaly_map, channel_labels, class_channels, finite, one_number
 from agent.images.placement import Placement
 from agent.packages.manifest import (
     Calibration,
@@ -67,7 +67,7 @@ def image_score(answer: Answer) -> float:
     """
     outputs, tensors = answer.manifest.outputs, answer.tensors
     if outputs.score is not None:
-        raw = float(finite(tensors, outputs.score).flat[0])
+        raw = one_number(tensors, outputs.score)
     elif outputs.class_scores is not None:
         scores = activate(finite(tensors, outputs.class_scores).ravel(), outputs.class_activation)
         normal = sorted(set(outputs.normal_class_ids))

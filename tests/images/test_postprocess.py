@@ -72,12 +72,18 @@ MAP = [[0.1, 0.2], [0.9, 0.3]]
 # --- where the score comes from
 
 
-@pytest.mark.parametrize("values", [0.3, [0.3], [[0.3]], [[0.3], [0.9]]])
+@pytest.mark.parametrize("values", [0.3, [0.3], [[0.3]], [[[[0.3]]]]])
 def test_a_named_score_is_the_score_whatever_its_shape_and_whatever_else_there_is(values):
     outputs = {"score": "s", "class_scores": "c", "normal_class_ids": [0], "anomaly_map": "m"}
     tensors = {"s": values, "c": [[0.0, 1.0]], "m": MAP}
     assert score(outputs, tensors) == pytest.approx(0.3)
     assert manifest(**outputs).outputs.tensors == ("s", "c", "m")
+
+
+@pytest.mark.parametrize("values", [[0.3, 0.9], [[0.3], [0.9]], [MAP]])
+def test_a_score_of_several_numbers_is_an_error(values):
+    with pytest.raises(ModelDoesNotFit, match=r"'s' has the shape .*; a score is one number"):
+        score({"score": "s"}, {"s": values})
 
 
 @pytest.mark.parametrize(

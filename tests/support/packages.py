@@ -302,3 +302,20 @@ def number_product_model(size_per_value: int = 16) -> onnx.ModelProto:
         helper.make_node("Add", ["score_alone", "zero"], ["score"]),
     ]
     return _model(nodes, [helper.make_tensor_value_info("score", TensorProto.FLOAT, [1])], constants)
+
+
+def greedy_model(size: int) -> onnx.ModelProto:
+    """As the first-pixel model, after filling `size` bytes with zeros, whichever the image."""
+    first = first_pixel_model()
+    first.graph.node[3].output[0] = "score_alone"
+    constants = [
+        *first.graph.initializer,
+        numpy_helper.from_array(np.array([size // 4], np.int64), "values"),
+    ]
+    nodes = [
+        *first.graph.node,
+        helper.make_node("ConstantOfShape", ["values"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["score_alone", "zero"], ["score"]),
+    ]
+    return _model(nodes, [helper.make_tensor_value_info("score", TensorProto.FLOAT, [1])], constants)
