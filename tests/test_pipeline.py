@@ -518,6 +518,25 @@ def test_calls_at_once_get_their_own_answers_and_masks(opened):
     assert wrong == []
 
 
+def test_calls_at_once_are_each_judged_by_their_own_threshold(opened):
+    pipeline = opened(**boxes((0, 0, 32, 64, 0.9, 1), (32, 0, 64, 64, 0.6, 0)))
+    wrong = []
+
+    def ask(threshold, labels):
+        for _ in range(20):
+            detection = pipeline.detect(grey(255), threshold=threshold)
+            if (detection.threshold, set(areas(detection))) != (threshold, {"background", *labels}):
+                wrong.append(threshold)
+
+    asked = [(0.5, ["dent", "scratch"]), (0.7, ["dent"]), (0.95, [])]
+    threads = [threading.Thread(target=ask, args=one) for one in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
 def test_the_same_image_gets_the_same_answer(opened):
     pixels = np.random.default_rng(7).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     answers = [opened().detect(pixels) for _ in range(2)]
