@@ -262,6 +262,8 @@ def _start(descriptor: int) -> subprocess.Popen[bytes]:
     # Pillow gives freed memory back to the system, and takes it page by page for the next image, unless it may keep
     # blocks (of 16 MiB): a 4096 x 3000 image is then taken over four times as fast.
     environment.setdefault("PILLOW_BLOCKS_MAX", "8")
+    # NumPy's matrix products would start threads of their own, one per core, which spin between two images.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     # The worker runs the same code as we do, wherever it was imported from, and nothing that lies in the current
     # folder: `python -m` looks there first, so it starts in one where nobody but root puts anything.
     paths = [str(Path(agent.__file__).resolve().parent.parent)]

@@ -115,6 +115,13 @@ def test_class_scores_are_activated_as_the_package_says():
     assert score({**outputs, "class_activation": "sigmoid"}, two) == pytest.approx(1 / (1 + math.e), abs=1e-6)
 
 
+def test_class_scores_of_half_precision_are_activated_in_single_precision():
+    outputs = {"class_scores": "c", "normal_class_ids": [0], "class_activation": "softmax"}
+    half = dataclasses.replace(answer(outputs, {}), tensors={"c": np.array([[1.5, 1.25, 0.5, 0.25]], np.float16)})
+    exponentials = [math.exp(value) for value in (1.5, 1.25, 0.5, 0.25)]  # all of them exact in half precision
+    assert image_score(half) == pytest.approx(sum(exponentials[1:]) / sum(exponentials), abs=1e-6)
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_large_logits_do_not_overflow(activation):
     outputs = {"class_scores": "c", "normal_class_ids": [0], "class_activation": activation}

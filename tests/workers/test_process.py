@@ -373,6 +373,21 @@ def test_secrets_of_the_environment_are_not_handed_on(packages: Path, monkeypatc
     assert not [variable for variable in environment if b"classified" in variable]
 
 
+def test_a_worker_has_no_threads_for_matrix_products_unless_somebody_wants_them(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given() -> list[bytes]:
+        with a_worker(packages / "red") as opened:
+            opened.worker.wait_until_open(PATIENCE)
+            environment = Path(f"/proc/{opened.worker.pid}/environ").read_bytes().split(b"\0")
+        return [variable for variable in environment if variable.startswith(b"OPENBLAS_NUM_THREADS=")]
+
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    assert given() == [b"OPENBLAS_NUM_THREADS=1"]
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    assert given() == [b"OPENBLAS_NUM_THREADS=2"]
+
+
 def test_a_worker_holds_its_link_its_output_and_nothing_of_its_parents(packages: Path, tmp_path: Path) -> None:
     """Row G7."""
     kept = tmp_path / "kept"
