@@ -25,7 +25,7 @@ def zipped(package: Path, archive: Path) -> Path:
     return Path(shutil.make_archive(str(archive), "zip", package))
 
 
-@pytest.mark.parametrize("command", ["serve", "models", "fit", "evaluate", "verify", "detect", "demo"])
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(command, "--help")

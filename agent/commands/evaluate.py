@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `edge-agent evaluate`."""
-    from agent.settings import DEFAULT_SOCKET
+    from agent.settings import DEFAULT_SOCKET, environment_name_of
 
     parser.description = (
         "Puts labelled images through a model and tells how good it is: precision, recall, F1, ROC AUC, average "
@@ -37,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agent",
         nargs="?",
-        const=DEFAULT_SOCKET,
+        const=os.environ.get(environment_name_of("socket"), DEFAULT_SOCKET),
         metavar="SOCKET",
-        help=f"ask a running agent, as a camera application does (default socket: {DEFAULT_SOCKET})",
+        help="ask a running agent, as a camera application does (default socket: %(const)s)",
     )
     parser.add_argument("--shared-memory", action="store_true", help="with --agent: images and masks in shared memory")
     parser.add_argument(

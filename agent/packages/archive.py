@@ -74,7 +74,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(archive) as opened:
             yield opened
     except FileNotFoundError:
-        raise BadArchive(None, f"there is no file {archive.name!r}") from None
+        raise BadArchive(None, f"there is no file {archive.name!r}; name a package's folder or its ZIP") from None
     except OSError as error:  # not str(error), which names folders of this device
         raise BadArchive(None, f"it cannot be unpacked ({error.strerror or 'unreadable'})") from None
     # ValueError: names that are no UTF-8; RuntimeError: what zipfile does not implement.

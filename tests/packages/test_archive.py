@@ -251,7 +251,9 @@ def test_what_is_no_zip_is_refused(tmp_path, zipped, target):
     (tmp_path / "half.zip").write_bytes(zipped.read_bytes()[:500])
     refused(tmp_path / "half.zip", target)
     refused(tmp_path, target)
-    assert refused(tmp_path / "absent.zip", target) == "The archive: there is no file 'absent.zip'."
+    assert refused(tmp_path / "absent.zip", target) == (
+        "The archive: there is no file 'absent.zip'; name a package's folder or its ZIP."
+    )
 
 
 def test_a_package_appears_whole_or_not_at_all(zipped, target, monkeypatch):

@@ -106,7 +106,8 @@ class _Reader:
             calibration=wanted.calibration or NoCalibration(),
             combination=wanted.combination or "class",
         )
-        labels = self._labels if self._task == "segmentation" else []
+        # A classification has no mask to name labels for, but a class mask that scores it tells by them what is normal.
+        labels = self._labels if self._task == "segmentation" or "class_mask" in self._fields else []
         return Reading(self._task, Outputs(**self._fields), decision, labels, self._notes)
 
     def _check_options(self) -> None:

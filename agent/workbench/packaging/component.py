@@ -53,15 +53,18 @@ class WrittenComponent:
     recipe: Path
 
 
-def refuse_existing_component(component: Component, output: Path) -> None:
-    """Finds out before anything is made what `write_component` would refuse.
+def check_component(component: Component) -> None:
+    """Finds out before anything is made whether there can be a recipe of `component`.
 
     Raises:
-        OutputExists: the same name and version is there, as ZIP or as recipe; it is never overwritten.
         BadComponentName: the name is not allowed.
         SettingOutOfRange: version, description or tags are not.
     """
     _recipe_of(component)
+
+
+def refuse_existing_component(component: Component, output: Path) -> None:
+    """Raises OutputExists where the same name and version is there, as ZIP or as recipe; it is never overwritten."""
     paths = _paths(component, output)
     for path in (paths.archive, paths.recipe):
         if os.path.lexists(path):
@@ -75,10 +78,10 @@ def write_component(package: Package, component: Component, output: Path) -> Wri
     ZIP holds the manifest, the files it lists and the script that registers the package on the device; the same package
     gives the same bytes.
 
-    Raises: as `refuse_existing_component`, and OutputNotWritable.
+    Raises: as `check_component` and `refuse_existing_component`, and OutputNotWritable.
     """
-    refuse_existing_component(component, output)
     recipe = _recipe_of(component)
+    refuse_existing_component(component, output)
     paths = _paths(component, output)
     with _renamed_to(paths.archive) as file:
         _pack(package, file)
@@ -101,7 +104,11 @@ def _paths(component: Component, output: Path) -> WrittenComponent:
 def _recipe_of(component: Component) -> bytes:
     check_component_name(component.name)
     if not PLAIN_VERSION.fullmatch(component.version):
-        raise SettingOutOfRange("--version", repr(component.version), "three numbers without leading zeros: 1.0.0")
+        raise SettingOutOfRange(
+            "--version",
+            repr(component.version),
+            "three numbers of at most six digits, without leading zeros, such as 1.0.0",
+        )
     description = component.description
     if len(description) > LONGEST_DESCRIPTION or not description.isprintable():
         raise SettingOutOfRange(

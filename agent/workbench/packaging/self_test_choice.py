@@ -95,11 +95,15 @@ class SelfTestImages:
             return Evidence(_named(self.prescribed), reference)
         if answered:
             return Evidence(_named(one.image for one in _chosen(answered, size)), reference)
-        if draft.tests:
-            return Evidence(draft.tests, reference)
-        self._warnings.append(
-            "no images were given, so the self-test consists of drawn ones: give real ones with --images"
-        )
+        tests = [
+            (name, pixels)
+            for name, pixels in draft.tests
+            if size.any_size or pixels.shape[:2] == (size.height, size.width)
+        ]
+        if tests:
+            return Evidence(tests, reference)
+        why = "the source's own images are of another size" if draft.tests else "no images were given"
+        self._warnings.append(f"{why}, so the self-test consists of drawn ones: give real ones with --images")
         return Evidence(_drawn(size), reference)
 
     def warnings(self, tests: Sequence[SelfTestImage], threshold: float) -> list[str]:
