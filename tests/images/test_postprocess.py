@@ -267,6 +267,29 @@ def test_a_class_mask_under_a_letterbox_is_cut_and_resized_to_the_nearest_neighb
     np.testing.assert_array_equal(labels, np.kron(by_pixel[2:6], np.ones((2, 2), int)))
 
 
+@pytest.mark.parametrize("ignores", [False, True])
+@pytest.mark.parametrize("output", ["anomaly_map", "class_mask"])
+def test_a_map_of_nothing_but_padding_makes_no_anomaly(output, ignores):
+    inspected = np.eye(8, 16, dtype=bool) if ignores else None
+    values = np.ones((8, 8)) if output == "anomaly_map" else np.stack([np.zeros((8, 8)), *[np.ones((8, 8))] * 2])
+    outputs = {output: "m", "map_covers": Cover(x=0, y=0, width=1, height=0.25)}
+    nowhere = answer(outputs, {"m": values}, inspected=inspected, placement=LETTERBOXED)
+    assert image_score(nowhere) == 0
+    assert pixel_labels(nowhere).shape == (8, 16)
+    assert not pixel_labels(nowhere).any()
+
+
+def test_as_many_cells_as_pixels_are_resized_where_they_lie_on_padding_in_part():
+    """4 pixels lie on 6 of 8 tensor pixels, so on 3 of 4 cells: the outer ones are only half on the image."""
+    placement = Placement(Axis(4, 8, 1, 6), Axis(4, 8, 1, 6))
+    values = np.zeros((4, 4))
+    values[:, 0] = 1  # 0.625 in the middle of the first column of pixels
+    outputs = answer({"anomaly_map": "m"}, {"m": values}, placement=placement, pixel_threshold=0.7)
+    assert not pixel_labels(outputs).any()
+    outputs = answer({"anomaly_map": "m"}, {"m": values}, placement=placement, pixel_threshold=0.6)
+    assert pixel_labels(outputs)[:, 0].all()
+
+
 def test_ignored_pixels_make_no_score_of_a_map_of_a_part():
     outputs = {"anomaly_map": "m", "map_covers": QUARTER}
     inspected = np.ones((8, 8), bool)
