@@ -156,11 +156,11 @@ def test_channels_that_paint_background_do_not_count_as_anomaly():
 
 
 def test_the_class_masks_mean_is_over_all_its_channels_and_pixels():
-    channels = [[[0.9, 0.5]], [[0.1, 0.2]], [[0.0, 0.3]]]
+    channels = [[[0.9, 0.8]], [[0.1, 0.2]], [[0.0, 0.3]]]
     outputs = {"class_mask": "m", "mask_score": "mean"}
-    assert score(outputs, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
+    assert score(outputs, {"m": channels}) == pytest.approx(2.3 / 6, abs=1e-6)
     painting = {**outputs, "mask_labels": ["background", "background", "dent"]}
-    assert score(painting, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
+    assert score(painting, {"m": channels}) == pytest.approx(2.3 / 6, abs=1e-6)
     assert score({**outputs, "mask_score": "maximum"}, {"m": channels}) == pytest.approx(0.5, abs=1e-6)
 
 
@@ -362,6 +362,12 @@ def test_ignored_pixels_are_not_painted_by_boxes():
     labels = pixel_labels(answer(outputs, tensors, inspected=inspected))
     assert np.argwhere(labels).min(axis=0).tolist() == [15, 0]
     assert labels.sum() == 5 * 20
+
+
+def test_boxes_without_extent_paint_a_pixel_each():
+    anchors = np.array([[[10.5, 30.5], [10.5, 30.5], [0, 0], [0, 0], [0.9, 0.8]]])  # x, y, width, height, score
+    labels = labels_of({"boxes": Boxes("b", "anchors", ["dent"])}, {"b": anchors}, 64, 64)
+    assert np.argwhere(labels).tolist() == [[11, 11], [31, 31]]  # halves are rounded up
 
 
 def test_labels_of_boxes_are_found_by_name():
