@@ -51,7 +51,7 @@ def _blocks(source: int, wanted: int) -> Iterator[_Block]:
         left = np.arange(begin, end)[:, None] * step
         right = np.arange(begin + 1, end + 1)[:, None] * step
         # The last one must not reach beyond the edge by the rounding of a product.
-        first, last = int(begin * step), min(source, math.ceil(end * step - 1e-9))
+        first, last = int(begin * step), math.ceil(end * step - 1e-9)
         covered = np.arange(first, last)
         share = np.clip(np.minimum(covered + 1, right) - np.maximum(covered, left), 0, None) / step
         yield _Block(begin, end, first, last, share.astype(np.float32))

@@ -162,11 +162,11 @@ def test_channels_that_paint_background_do_not_count_as_anomaly():
 
 
 def test_the_class_masks_mean_is_over_all_its_channels_and_pixels():
-    channels = [[[0.9, 0.5]], [[0.1, 0.2]], [[0.0, 0.3]]]
+    channels = [[[0.9, 0.8]], [[0.1, 0.2]], [[0.0, 0.3]]]
     outputs = {"class_mask": "m", "mask_score": "mean"}
-    assert score(outputs, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
+    assert score(outputs, {"m": channels}) == pytest.approx(2.3 / 6, abs=1e-6)
     painting = {**outputs, "mask_labels": ["background", "background", "dent"]}
-    assert score(painting, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
+    assert score(painting, {"m": channels}) == pytest.approx(2.3 / 6, abs=1e-6)
     assert score({**outputs, "mask_score": "maximum"}, {"m": channels}) == pytest.approx(0.5, abs=1e-6)
 
 
@@ -273,6 +273,29 @@ def test_a_class_mask_under_a_letterbox_is_cut_and_resized_to_the_nearest_neighb
     np.testing.assert_array_equal(labels, np.kron(by_pixel[2:6], np.ones((2, 2), int)))
 
 
+@pytest.mark.parametrize("ignores", [False, True])
+@pytest.mark.parametrize("output", ["anomaly_map", "class_mask"])
+def test_a_map_of_nothing_but_padding_makes_no_anomaly(output, ignores):
+    inspected = np.eye(8, 16, dtype=bool) if ignores else None
+    values = np.ones((8, 8)) if output == "anomaly_map" else np.stack([np.zeros((8, 8)), *[np.ones((8, 8))] * 2])
+    outputs = {output: "m", "map_covers": Cover(x=0, y=0, width=1, height=0.25)}
+    nowhere = answer(outputs, {"m": values}, inspected=inspected, placement=LETTERBOXED)
+    assert image_score(nowhere) == 0
+    assert pixel_labels(nowhere).shape == (8, 16)
+    assert not pixel_labels(nowhere).any()
+
+
+def test_as_many_cells_as_pixels_are_resized_where_they_lie_on_padding_in_part():
+    """4 pixels lie on 6 of 8 tensor pixels, so on 3 of 4 cells: the outer ones are only half on the image."""
+    placement = Placement(Axis(4, 8, 1, 6), Axis(4, 8, 1, 6))
+    values = np.zeros((4, 4))
+    values[:, 0] = 1  # 0.625 in the middle of the first column of pixels
+    outputs = answer({"anomaly_map": "m"}, {"m": values}, placement=placement, pixel_threshold=0.7)
+    assert not pixel_labels(outputs).any()
+    outputs = answer({"anomaly_map": "m"}, {"m": values}, placement=placement, pixel_threshold=0.6)
+    assert pixel_labels(outputs)[:, 0].all()
+
+
 def test_ignored_pixels_make_no_score_of_a_map_of_a_part():
     outputs = {"anomaly_map": "m", "map_covers": QUARTER}
     inspected = np.ones((8, 8), bool)
@@ -345,6 +368,12 @@ def test_ignored_pixels_are_not_painted_by_boxes():
     labels = pixel_labels(answer(outputs, tensors, inspected=inspected))
     assert np.argwhere(labels).min(axis=0).tolist() == [15, 0]
     assert labels.sum() == 5 * 20
+
+
+def test_boxes_without_extent_paint_a_pixel_each():
+    anchors = np.array([[[10.5, 30.5], [10.5, 30.5], [0, 0], [0, 0], [0.9, 0.8]]])  # x, y, width, height, score
+    labels = labels_of({"boxes": Boxes("b", "anchors", ["dent"])}, {"b": anchors}, 64, 64)
+    assert np.argwhere(labels).tolist() == [[11, 11], [31, 31]]  # halves are rounded up
 
 
 def test_labels_of_boxes_are_found_by_name():

@@ -181,6 +181,10 @@ AGREEMENT = [
         "field 'preprocessing.shorter_side' is 31: it must cover the tensor's width and height.",
     ),
     (
+        {"preprocessing": {**AGENT, "height": 40, "resize": "crop", "shorter_side": 36}},
+        "field 'preprocessing.shorter_side' is 36: it must cover the tensor's width and height.",
+    ),
+    (
         {"preprocessing.region_of_interest": REGION, "image.any_size": True},
         "field 'image.any_size' is True: a region of interest or an ignore mask needs images of one size.",
     ),
