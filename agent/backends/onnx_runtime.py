@@ -43,7 +43,10 @@ class OnnxRuntimeBackend:
             raise self._not_loaded(_without_path(error, model)) from None
         if self._session.get_providers()[0] != PROVIDER:
             raise ModelNotLoaded(self.runtime, f"it runs on {self._session.get_providers()[0]} instead of {PROVIDER}")
-        self.batch = self._check_tensors(model)
+        try:
+            self.batch = self._check_tensors(model)
+        except UnicodeDecodeError:  # ONNX Runtime does not mind, Python does
+            raise ModelNotLoaded(self.runtime, "a name in the graph is not UTF-8") from None
         self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
         try:
             self.run({model.input: np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)})

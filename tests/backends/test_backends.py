@@ -154,6 +154,16 @@ def test_names_of_a_graph_are_told_in_one_line_that_can_be_read_and_not_without_
     assert said.endswith(" and 4992 more; the manifest reads 'heat'.")
 
 
+def test_a_name_that_is_not_utf_8_is_refused(backend, write):
+    model = write()
+    content = model.path.read_bytes()
+    assert content.count(b"\x12\x01W") == 2  # the image's width and the map's, a free dimension's name
+    model.path.write_bytes(content.replace(b"\x12\x01W", b"\x12\x01\xbc"))
+    assert refused(backend, model, ModelNotLoaded).endswith(
+        "could not load the model: a name in the graph is not UTF-8"
+    )
+
+
 def as_text(model):
     model.graph.node.append(onnx.helper.make_node("Cast", ["score"], ["answer"], to=TensorProto.STRING))
     return onnx.helper.make_tensor_value_info("answer", TensorProto.STRING, [1])
