@@ -165,10 +165,10 @@ def test_a_refusal_of_another_room_becomes_unexpected() -> None:
 def test_a_sentence_without_end_is_shortened_and_passes(ends: tuple[Link, Link]) -> None:
     ours, theirs = ends
     names = ", ".join(f"'output{number}'" for number in range(100_000))
-    ours.send(refused(None, errors.ModelDoesNotFit(f"it gives {names}")))
+    ours.send(refused(None, errors.NoRuntimeForPackage(f"it gives {names}")))
     received = theirs.receive()
     assert received is not None and isinstance(received[0], Refused)
     sentence = str(refusal_in(received[0]))
     assert len(sentence) == MAX_SENTENCE
-    assert sentence.startswith("The model does not fit its manifest: it gives 'output0', 'output1'")
+    assert sentence.startswith("No model file of this package can run here: it gives 'output0', 'output1'")
     assert sentence.endswith("...")
