@@ -73,11 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
     from agent.workbench.dataset.labelled_images import labelled_images
     from agent.workbench.errors import SettingOutOfRange
     from agent.workbench.evaluation.tables import comparison
+    from agent.workbench.packaging.naming import check_name
 
     # Whatever can be refused is refused before the work, not after it.
-    if arguments.name is not None and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", arguments.name):
-        allowed = "1 to 100 letters, digits, '.', '-' and '_', not starting with a dot"
-        raise SettingOutOfRange("--name", arguments.name, allowed)
+    if arguments.name is not None:
+        check_name(arguments.name)
     rules = _client_rules(arguments)
     if arguments.shared_memory and arguments.agent is None:
         raise SettingOutOfRange("--shared-memory", "given", "given together with --agent")

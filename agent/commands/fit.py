@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ ADVISED_IMAGES = 10
 """Fewer good images make a threshold that a single photograph decides (the original service's minimum)."""
 SHOWN_SCORES = 10
 """How many of the highest scores are shown when there are many."""
-VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,17 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from agent.packages.manifest import Identity
     from agent.workbench.dataset.good_images import PixelsOf, good_images, name_of
-    from agent.workbench.errors import SettingOutOfRange
     from agent.workbench.fit.draft import draft_of, evidence_of
     from agent.workbench.fit.method import fit
+    from agent.workbench.packaging.naming import check_name, check_version
     from agent.workbench.packaging.writer import refuse_existing, write_package
 
     # Whatever can be refused is refused before the work, not after it.
-    if not VERSION.fullmatch(arguments.version):
-        raise SettingOutOfRange("--version", arguments.version, "three numbers, such as 1.0.0")
+    check_version(arguments.version)
     name = name_of(arguments.source) if arguments.name is None else arguments.name
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) or name.startswith("."):
-        raise SettingOutOfRange("--name", name, "1 to 100 letters, digits, '.', '-' and '_', not starting with a dot")
+    check_name(name)
     output = arguments.output or Path(f"{name}-{arguments.version}")
     refuse_existing(output)
     settings = _settings(arguments)
