@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     need("matplotlib", "sklearn", "tqdm")
 
+    from agent.workbench.dataset.image_paths import check_root
     from agent.workbench.dataset.labelled_images import labelled_images
     from agent.workbench.errors import SettingOutOfRange
     from agent.workbench.evaluation.tables import comparison
@@ -81,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     rules = _client_rules(arguments)
     if arguments.shared_memory and arguments.agent is None:
         raise SettingOutOfRange("--shared-memory", "given", "given together with --agent")
+    check_root(arguments.root, arguments.source)
     images = labelled_images(arguments.source, arguments.root)
 
     with ExitStack() as stack:

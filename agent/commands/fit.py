@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from agent.packages.manifest import Identity
     from agent.workbench.dataset.good_images import PixelsOf, good_images, name_of
+    from agent.workbench.dataset.image_paths import check_root
     from agent.workbench.fit.draft import draft_of, evidence_of
     from agent.workbench.fit.method import fit
     from agent.workbench.packaging.naming import check_name, check_version
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path(f"{name}-{arguments.version}")
     refuse_existing(output)
     settings = _settings(arguments)
+    check_root(arguments.root, arguments.source)
     images = good_images(arguments.source, arguments.root, arguments.any_size)
 
     with Bars() as bars:

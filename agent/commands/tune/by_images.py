@@ -16,6 +16,7 @@ from agent.commands.tune.subject import NotAComponent, Subject, subject_of
 from agent.commands.workbench import need, with_bar
 from agent.errors import Refusal
 from agent.models.device_threshold import Measured
+from agent.workbench.dataset.image_paths import check_root
 from agent.workbench.dataset.labelled_images import LabelledImage, labelled_images
 from agent.workbench.errors import ImageNotInspected
 from agent.workbench.tuning import (
@@ -86,6 +87,7 @@ def tune(arguments: argparse.Namespace, registry: Path) -> int:
         combination = _combination(subject.package.manifest)
         if combination == "mask":
             raise ScoreDoesNotDecide(subject)
+        check_root(arguments.root, arguments.source)
         images = labelled_images(arguments.source, arguments.root)
         with _inspector(arguments, subject) as inspector:
             version = subject.version if arguments.agent else None
