@@ -50,6 +50,7 @@ def test_a_dry_run_warns_as_the_real_one_does(command: list[str], capsys: pytest
         ["--tag", "line=1", "--tag", "line=2"],
         ["--target-device", "abacus"],
         ["--image-size", "small"],
+        ["--root", "photos"],
     ],
 )
 def test_a_dry_run_refuses_what_the_real_one_does_and_exits_2(

@@ -394,7 +394,7 @@ def test_an_image_of_another_size_is_named_and_the_exit_code_tells(
         (["nothing", "images"], 1, "There is no package nothing"),
         (["package", "images", "--compare", "nothing"], 1, "There is no package nothing"),
         (["package", "nowhere"], 1, "No images found in nowhere"),
-        (["package", "images", "--name", "a/b"], 2, "--name is a/b"),
+        (["package", "images", "--name", "a/b"], 2, "--name is 'a/b'"),
         (["package", "images", "--shared-memory"], 2, "--agent"),
         (["package", "images", "--output", "package/manifest.json"], 1, "cannot be written"),
         (["package", "images", "--agent", "absent.sock"], 1, "UNAVAILABLE"),

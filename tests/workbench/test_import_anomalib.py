@@ -237,6 +237,12 @@ def test_an_export_of_one_size_cannot_resize_itself(tmp_path):
         draft_of(export, Choices(resize="graph"))
 
 
+def test_an_export_of_0_7_cannot_resize_itself(tmp_path):
+    export = export_0(tmp_path / "export", Spec(batch=1), [RESIZE, NORMALIZE, TO_TENSOR])
+    with pytest.raises(SettingOutOfRange, match=r"agent: exports of 0\.7 do not resize"):
+        draft_of(export, Choices(resize="graph"))
+
+
 # CenterCrop
 
 CROP = Spec(size=None, resized=(100, 80), crop=(10, 8, 80, 64))

@@ -141,6 +141,15 @@ def test_an_onnx_file_s_page_tells_its_tensors_and_how_to_package_it(tmp_path, c
     assert f"edge-agent package onnx {file} --component NAME --dry-run" in lines
 
 
+def test_a_graph_that_takes_bytes_is_none_of_anomalib_whatever_its_outputs_are_called(tmp_path, capsys):
+    model = darkness_model()
+    model.graph.output[0].name = "anomaly_map"
+    next(node for node in model.graph.node if node.output[0] == "map").output[0] = "anomaly_map"
+    next(node for node in model.graph.node if node.input[0] == "map").input[0] = "anomaly_map"
+    onnx.save(model, tmp_path / "model.onnx")
+    assert "edge-agent package onnx " in page(tmp_path / "model.onnx", capsys)
+
+
 @pytest.mark.parametrize(
     ("metadata", "output", "kind"),
     [

@@ -9,11 +9,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.workbench import with_bar
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agent.packages.manifest import Identity
-    from agent.workbench.dataset.labelled_images import LabelledImage
     from agent.workbench.packaging.draft import Draft
     from agent.workbench.packaging.writer import Answer, Evidence
 
@@ -73,18 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def need_workbench() -> None:
-    """Raises MissingWorkbench where the workbench's libraries are not installed."""
-    from agent.workbench.errors import MissingWorkbench
-
-    try:
-        import onnx  # noqa: F401  (asked for here, so that its absence is a sentence and not a traceback)
-        import onnxruntime  # noqa: F401
-        import tqdm  # noqa: F401
-    except ImportError as error:
-        raise MissingWorkbench(error.name or "onnx") from None
-
-
 def package(draft: Draft, arguments: argparse.Namespace) -> int:
     """Writes package, component and recipe of `draft`; prints what was found, what was made and what to do next."""
     from agent.packages.manifest import write_manifest
@@ -110,7 +99,9 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
         refuse_existing(folder)
         refuse_existing_component(component, arguments.output)
 
-    images = SelfTestImages.of(arguments.images, arguments.self_test, arguments.root, _with_bar)
+    images = SelfTestImages.of(
+        arguments.images, arguments.self_test, arguments.root, lambda images: with_bar(images, "inspecting")
+    )
     size = camera_image(draft, images.sizes, arguments.image_size, arguments.any_size)
     draft = with_region(draft, size, arguments.region, arguments.ignore)
     for note in draft.notes:
@@ -143,12 +134,6 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         print(f"Warning: {warning}", file=sys.stderr)
-
-
-def _with_bar(images: Iterable[LabelledImage]) -> Iterable[LabelledImage]:
-    from tqdm import tqdm
-
-    return tqdm(images, desc="inspecting", unit="image", file=sys.stderr, leave=False, disable=None)
 
 
 def _identity(draft: Draft, arguments: argparse.Namespace, version: str) -> Identity:

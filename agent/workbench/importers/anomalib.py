@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 
 from agent.packages.manifest import Cover, Outputs
-from agent.workbench.errors import BadSource
+from agent.workbench.errors import BadSource, SettingOutOfRange
 from agent.workbench.importers import graph_rewiring
 from agent.workbench.importers.anomalib_decision import Choices, Decided, decide
 from agent.workbench.importers.anomalib_graph import VERSION_0, Found, found_in
@@ -52,6 +52,8 @@ def draft_of(source: Path, choices: Choices) -> Draft:
                 f"no {METADATA_NAME} beside it says how its images are resized and normalised",
                 f"put the {METADATA_NAME} of the export there, or package it with: edge-agent package onnx",
             )
+        if choices.resize == "graph":
+            raise SettingOutOfRange("--resize", "graph", "agent: exports of 0.7 do not resize")
         taken = as_told(file, model, image, metadata.transform)
     else:
         taken = as_built_in(file, model, graph, image, choices.resize, paints=decided.task == "segmentation")

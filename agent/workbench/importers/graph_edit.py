@@ -1,19 +1,18 @@
 """Nodes put before or behind a graph, so that it takes and gives what a package can say.
 
-Each function changes `model` and returns the name of the new tensor. Constants are nodes, not initializers, and the
-operators are those of opset 7, so that graphs of any age can be changed.
+Each method changes the model and returns the name of the new tensor. The operators are those of opset 7, so that graphs
+of any age can be changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from agent.workbench.importers.graph_nodes import NewNodes
 from agent.workbench.importers.image_input import CHANNEL_AXIS, ImageInput
 
 LUMINANCE = np.array([19595, 38470, 7471]) / 65536
@@ -26,66 +25,66 @@ class GraphEdit:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
-        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
-        self._taken |= {value.name for value in (*model.graph.input, *model.graph.output)}
+        self._new = NewNodes(model.graph)
 
     def take_rgb(self, image: ImageInput) -> str:
         """A grey graph takes RGB: its grey is made from three channels by `LUMINANCE`; returns the new input.
 
         Floats are weighted as they come, so they have to be normalised alike in all three channels; uint8 is rounded.
         """
-        rgb = self._free("rgb")
+        rgb = self._new.free_name("agent_rgb")
         nodes: list[onnx.NodeProto] = []
         weighted = rgb
         if image.dtype == "uint8":
-            weighted = self._append(nodes, "Cast", [rgb], to=TensorProto.FLOAT)
+            weighted = self._new.append(nodes, "Cast", [rgb], to=TensorProto.FLOAT)
         weights = LUMINANCE.astype(np.float16 if image.dtype == "float16" else np.float32)
         if image.layout == "NCHW":
-            grey = self._append(nodes, "Conv", [weighted, self._constant(nodes, weights.reshape(1, 3, 1, 1))])
+            grey = self._new.append(nodes, "Conv", [weighted, self._new.constant(nodes, weights.reshape(1, 3, 1, 1))])
         else:
-            grey = self._append(nodes, "MatMul", [weighted, self._constant(nodes, weights.reshape(3, 1))])
+            grey = self._new.append(nodes, "MatMul", [weighted, self._new.constant(nodes, weights.reshape(3, 1))])
         if image.dtype == "uint8":
-            half = self._constant(nodes, np.array(0.5, np.float32))
-            rounded = self._append(nodes, "Floor", [self._append(nodes, "Add", [grey, half])])
-            grey = self._append(nodes, "Cast", [rounded], to=TensorProto.UINT8)
+            half = self._new.constant(nodes, np.array(0.5, np.float32))
+            rounded = self._new.append(nodes, "Floor", [self._new.append(nodes, "Add", [grey, half])])
+            grey = self._new.append(nodes, "Cast", [rounded], to=TensorProto.UINT8)
         nodes.append(helper.make_node("Identity", [grey], [image.name]))
-        self._prepend(nodes)
-        value = next(value for value in self._graph.input if value.name == image.name)
+        value = onnx.ValueInfoProto()
+        value.CopyFrom(next(value for value in self._graph.input if value.name == image.name))
         value.name = rgb
         value.type.tensor_type.shape.dim[CHANNEL_AXIS[image.layout]].dim_value = 3
+        self._new.put_first(nodes, image.name, value)
         return rgb
 
     def probability(self, output: str, inverted: bool = False) -> str:
         """The sigmoid of an output; `inverted`: of the opposite."""
-        probability = self._append(self._graph.node, "Sigmoid", [output])
+        probability = self._new.append(self._graph.node, "Sigmoid", [output])
         return self.opposite(probability, output) if inverted else self._publish(probability, output)
 
     def opposite(self, value: str, output: str | None = None) -> str:
         """1 - `value`, shaped as `output` (default: as `value`, an output)."""
         like = output or value
-        one = self._constant(self._graph.node, np.array(1, self._numpy_type(like)))
-        return self._publish(self._append(self._graph.node, "Sub", [one, value]), like)
+        one = self._new.constant(self._graph.node, np.array(1, self._numpy_type(like)))
+        return self._publish(self._new.append(self._graph.node, "Sub", [one, value]), like)
 
     def highest(self, output: str, axis: int, indices: Sequence[int], sigmoid: bool) -> str:
         """The largest value of `output` among `indices` of its `axis`; `sigmoid`: as a probability."""
         nodes = self._graph.node
-        values = self._append(nodes, "Sigmoid", [output]) if sigmoid else output
-        chosen = self._constant(nodes, np.array(indices, np.int64))
-        gathered = self._append(nodes, "Gather", [values, chosen], axis=axis)
-        highest = self._append(nodes, "ReduceMax", [gathered], keepdims=0)
+        values = self._new.append(nodes, "Sigmoid", [output]) if sigmoid else output
+        chosen = self._new.constant(nodes, np.array(indices, np.int64))
+        gathered = self._new.append(nodes, "Gather", [values, chosen], axis=axis)
+        highest = self._new.append(nodes, "ReduceMax", [gathered], keepdims=0)
         self._graph.output.append(helper.make_tensor_value_info(highest, self._element_type(output), []))
         return highest
 
     def one_hot(self, output: str, dimensions: int, classes: int) -> str:
         """A map of class numbers of 2 to 4 dimensions as (1, classes, h, w), 1 or 0; of a batch the first image's."""
         nodes = self._graph.node
-        numbers = self._append(nodes, "Cast", [output], to=TensorProto.INT64)
+        numbers = self._new.append(nodes, "Cast", [output], to=TensorProto.INT64)
         if dimensions > 2:
-            first = self._constant(nodes, np.array([0], np.int64))
-            numbers = self._append(nodes, "Gather", [numbers, first], axis=0)
-        channels = self._constant(nodes, np.arange(classes, dtype=np.int64).reshape(1, classes, 1, 1))
-        equal = self._append(nodes, "Equal", [numbers, channels])
-        mask = self._append(nodes, "Cast", [equal], to=TensorProto.FLOAT)
+            first = self._new.constant(nodes, np.array([0], np.int64))
+            numbers = self._new.append(nodes, "Gather", [numbers, first], axis=0)
+        channels = self._new.constant(nodes, np.arange(classes, dtype=np.int64).reshape(1, classes, 1, 1))
+        equal = self._new.append(nodes, "Equal", [numbers, channels])
+        mask = self._new.append(nodes, "Cast", [equal], to=TensorProto.FLOAT)
         self._graph.output.append(helper.make_tensor_value_info(mask, TensorProto.FLOAT, None))
         return mask
 
@@ -105,23 +104,3 @@ class GraphEdit:
 
     def _numpy_type(self, output: str) -> np.dtype[np.generic]:
         return helper.tensor_dtype_to_np_dtype(self._element_type(output))
-
-    def _append(self, nodes: Any, operator: str, inputs: list[str], **attributes: Any) -> str:
-        name = self._free(operator.lower())
-        nodes.append(helper.make_node(operator, inputs, [name], **attributes))
-        return name
-
-    def _constant(self, nodes: Any, values: NDArray[np.generic]) -> str:
-        return self._append(nodes, "Constant", [], value=numpy_helper.from_array(values))
-
-    def _prepend(self, nodes: list[onnx.NodeProto]) -> None:
-        rest = list(self._graph.node)
-        del self._graph.node[:]
-        self._graph.node.extend([*nodes, *rest])
-
-    def _free(self, stem: str) -> str:
-        number = 0
-        while (name := f"agent_{stem}{number or ''}") in self._taken:
-            number += 1
-        self._taken.add(name)
-        return name

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from agent.workbench.importers.graph_nodes import NewNodes
+from agent.workbench.importers.onnx_file import inputs_of
 
 
 def expose(model: onnx.ModelProto, tensors: Mapping[str, str]) -> dict[str, str]:
@@ -22,13 +23,13 @@ def expose(model: onnx.ModelProto, tensors: Mapping[str, str]) -> dict[str, str]
     dtype = next(
         kind for output in model.graph.output if (kind := output.type.tensor_type.elem_type) in (1, TensorProto.FLOAT16)
     )
-    names, exposed = {}, []
+    names, exposed, new = {}, [], NewNodes(model.graph)
     for wanted, tensor in tensors.items():
         if tensor in outputs:
             names[wanted] = tensor
             exposed.append(_copy(outputs[tensor]))
             continue
-        name = names[wanted] = free_name(model, wanted)
+        name = names[wanted] = new.free_name(wanted)
         model.graph.node.append(helper.make_node("Identity", [tensor], [name]))
         exposed.append(helper.make_tensor_value_info(name, dtype, None))
     del model.graph.output[:]
@@ -40,66 +41,45 @@ def expose(model: onnx.ModelProto, tensors: Mapping[str, str]) -> dict[str, str]
 def take_image(model: onnx.ModelProto) -> str:
     """Makes the graph take images as cameras give them: uint8, (N, height, width, 3), instead of float in 0..1,
     (N, 3, height, width). Gives the new input's name."""
-    old = model.graph.input[0]
+    old, new = _image_of(model), NewNodes(model.graph)
     dtype = old.type.tensor_type.elem_type
-    name, cast, planar = (free_name(model, wanted) for wanted in ("image", "image_float", "image_planar"))
-    white = _weight(model, "image_white", np.array(255, helper.tensor_dtype_to_np_dtype(dtype)))
-    nodes = [
-        helper.make_node("Cast", [name], [cast], to=dtype),
-        helper.make_node("Transpose", [cast], [planar], perm=[0, 3, 1, 2]),
-        helper.make_node("Div", [planar, white], [old.name]),
-    ]
+    name, nodes = new.free_name("image"), list[onnx.NodeProto]()
+    white = new.constant(nodes, np.array(255, helper.tensor_dtype_to_np_dtype(dtype)))
+    planar = new.append(nodes, "Transpose", [new.append(nodes, "Cast", [name], to=dtype)], perm=[0, 3, 1, 2])
+    nodes.append(helper.make_node("Div", [planar, white], [old.name]))
     batch, _, height, width = _sizes(old)
     shape = [batch, height, width, 3]
-    _prepend(model, nodes, helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
+    new.put_first(nodes, old.name, helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
     return name
 
 
 def crop_first(model: onnx.ModelProto, size: tuple[int, int], left: int, top: int) -> str:
     """Makes the graph take planes of `size` (width, height) and cut what it took before out of them, from `left`
     and `top` on. Gives the new input's name."""
-    old = model.graph.input[0]
+    old, new = _image_of(model), NewNodes(model.graph)
     tensor = old.type.tensor_type
     batch, channels = _sizes(old)[:2]
     height, width = (size.dim_value for size in tensor.shape.dim[2:])
-    name = free_name(model, "uncropped")
-    bounds = [
-        _weight(model, f"crop_{which}", np.array(values, np.int64))
-        for which, values in (("starts", [top, left]), ("ends", [top + height, left + width]), ("axes", [2, 3]))
-    ]
-    nodes = [helper.make_node("Slice", [name, *bounds], [old.name])]
+    name, nodes = new.free_name("uncropped"), list[onnx.NodeProto]()
+    starts, ends, axes = (
+        new.constant(nodes, np.array(values, np.int64))
+        for values in ([top, left], [top + height, left + width], [2, 3])
+    )
+    nodes.append(helper.make_node("Slice", [name, starts, ends, axes], [old.name]))
     shape = [batch, channels, size[1], size[0]]
-    _prepend(model, nodes, helper.make_tensor_value_info(name, tensor.elem_type, shape))
+    new.put_first(nodes, old.name, helper.make_tensor_value_info(name, tensor.elem_type, shape))
     return name
 
 
-def free_name(model: onnx.ModelProto, wanted: str) -> str:
-    """`wanted`, or that with underscores behind it: a name that no tensor of the graph has."""
-    graph = model.graph
-    taken = {value.name for values in (graph.input, graph.initializer) for value in values}
-    taken.update(name for node in graph.node for name in node.output)
-    while wanted in taken:
-        wanted += "_"
-    return wanted
+def _image_of(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The one input that is no weight."""
+    name = inputs_of(model)[0].name
+    return next(value for value in model.graph.input if value.name == name)
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[int | str]:
     """The sizes of a tensor: numbers, or the names of those left open."""
     return [size.dim_value or size.dim_param for size in value.type.tensor_type.shape.dim]
-
-
-def _weight(model: onnx.ModelProto, wanted: str, value: NDArray[Any]) -> str:
-    name = free_name(model, wanted)
-    model.graph.initializer.append(numpy_helper.from_array(value, name))
-    return name
-
-
-def _prepend(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], image: onnx.ValueInfoProto) -> None:
-    """Puts `nodes`, which make the first input of now out of `image`, before all others."""
-    after = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*nodes, *after])
-    model.graph.input[0].CopyFrom(image)
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

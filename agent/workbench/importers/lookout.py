@@ -7,7 +7,6 @@ are those of the Defect Detection Application's public source (`BasicPreProcesso
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -37,8 +36,10 @@ from agent.workbench.importers.lookout_manifest import (
     read_lookout_manifest,
 )
 from agent.workbench.importers.onnx_file import Tensor, inputs_of, outputs_of, read_onnx, serialised
+from agent.workbench.importers.preprocessing_options import IMAGENET_MEAN, IMAGENET_STD
 from agent.workbench.importers.source_folder import opened_folder
 from agent.workbench.packaging.draft import MODEL_FILE, Draft, background_and
+from agent.workbench.packaging.naming import is_version
 
 Value = TypeVar("Value")
 MULTI_HEAD = ("mochi", "supervised_multi_head_model")
@@ -50,7 +51,6 @@ COMBINATIONS: dict[str | None, Combination] = {
     "cls_and_seg": "class and mask",
     "cls_or_seg": "class or mask",
 }
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
 INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "bilinear", 2: "bicubic", 3: "area"}
 """OpenCV's numbers (`InterpolationFlags`)."""
@@ -58,7 +58,6 @@ EXPORT = (
     "load the TorchScript file of the training output (mochi.pt) with torch.jit.load where you trust it, write it with "
     "torch.onnx.export to mochi/model.onnx beside the manifest, and give that folder"
 )
-PLAIN_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){2}", re.ASCII)
 
 
 def lookout_draft(source: Path) -> Draft:
@@ -91,7 +90,7 @@ def lookout_draft(source: Path) -> Draft:
         labels=heads.labels if heads.draws_mask else (),
         image=_image(source, manifest, stage),
         name=information.name[:200],
-        version=information.version if PLAIN_VERSION.fullmatch(information.version) else "",
+        version=information.version if is_version(information.version) else "",
         notes=[*heads.notes, f"Threshold {stage.threshold:.4f}, as the package has it."],
     )
 

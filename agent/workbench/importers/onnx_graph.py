@@ -14,12 +14,13 @@ from agent.packages.manifest import AgentPreprocessing, Preprocessing
 from agent.workbench.errors import BadSource
 from agent.workbench.importers.graph_edit import GraphEdit
 from agent.workbench.importers.image_input import ImageInput, image_input
-from agent.workbench.importers.onnx_file import metadata_of, read_onnx, serialised
+from agent.workbench.importers.onnx_file import read_onnx, serialised
 from agent.workbench.importers.onnx_source import onnx_file_in
 from agent.workbench.importers.output_reading import OutputOptions, read_outputs
 from agent.workbench.importers.output_roles import given_roles, guessed_roles, outputs_of_answers
 from agent.workbench.importers.preprocessing_options import PreprocessingOptions, preprocessing_for
 from agent.workbench.importers.probe import probe
+from agent.workbench.importers.ultralytics_metadata import is_export
 from agent.workbench.packaging.draft import MODEL_FILE, Draft
 
 
@@ -82,8 +83,7 @@ def fitted_input(edit: GraphEdit, image: ImageInput, preprocessing: Preprocessin
 
 def _refuse_ultralytics(file: Path, model: onnx.ModelProto) -> None:
     """Its boxes cannot be told for what they are by their shape alone."""
-    metadata = metadata_of(model)
-    if {"task", "names", "stride"} <= set(metadata):
+    if is_export(model):
         raise BadSource(file, "it is an export of Ultralytics", "use: edge-agent package ultralytics")
 
 

@@ -37,6 +37,11 @@ class UltralyticsMetadata:
     description: str
 
 
+def is_export(model: onnx.ModelProto) -> bool:
+    """Whether `model` says that Ultralytics wrote it: `stride` is a key that hardly anybody else has."""
+    return {"task", "names", "stride"} <= metadata_of(model).keys()
+
+
 def read_metadata(source: Path, model: onnx.ModelProto) -> UltralyticsMetadata:
     """The metadata of `model`.
 

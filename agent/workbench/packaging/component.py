@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 import zipfile
@@ -25,12 +24,11 @@ from agent.models.registry import check_component_name
 from agent.packages.manifest import MANIFEST_NAME, Target
 from agent.packages.package import Package
 from agent.workbench.errors import OutputExists, OutputNotWritable, SettingOutOfRange
+from agent.workbench.packaging.naming import check_version
 
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
 """Of one AWS resource."""
-PLAIN_VERSION = re.compile(r"(0|[1-9][0-9]{0,5})(\.(0|[1-9][0-9]{0,5})){2}", re.ASCII)
-"""Greengrass takes semantic versions, whose numbers have no leading zeros."""
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 """The earliest a ZIP knows: the same package makes the same bytes whenever it is packed."""
 
@@ -103,12 +101,7 @@ def _paths(component: Component, output: Path) -> WrittenComponent:
 
 def _recipe_of(component: Component) -> bytes:
     check_component_name(component.name)
-    if not PLAIN_VERSION.fullmatch(component.version):
-        raise SettingOutOfRange(
-            "--version",
-            repr(component.version),
-            "three numbers of at most six digits, without leading zeros, such as 1.0.0",
-        )
+    check_version(component.version)
     description = component.description
     if len(description) > LONGEST_DESCRIPTION or not description.isprintable():
         raise SettingOutOfRange(

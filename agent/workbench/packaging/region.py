@@ -61,7 +61,7 @@ def _scored_by_what_is_inspected(draft: Draft) -> Draft:
         outputs = msgspec.structs.replace(draft.outputs, score=None)
         return replace(draft, outputs=outputs, notes=[*draft.notes, note])
     if draft.outputs.score is not None or draft.outputs.class_scores is not None:
-        note = "The model's own score sees the whole picture: what is ignored is left out of the mask alone."
+        note = "The model's own score sees what is ignored, too: it is left out of the mask alone."
         return replace(draft, notes=[*draft.notes, note])
     return draft
 

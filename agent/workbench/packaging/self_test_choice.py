@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from agent.images.detection import Detection
 from agent.packages.manifest import ImageSize, Reference, SelfTestImage
+from agent.workbench.dataset.image_paths import check_root
 from agent.workbench.dataset.labelled_images import LabelledImage, labelled_images
 from agent.workbench.errors import BadSelfTest
 from agent.workbench.packaging.draft import Draft
@@ -63,8 +64,10 @@ class SelfTestImages:
 
         Raises:
             BadSelfTest: more images than a package holds.
+            SettingOutOfRange: `root` is given, and there is no manifest.
             Refusal: a source names no image, or one that cannot be read.
         """
+        check_root(root, images, self_test)
         prescribed = labelled_images(self_test, root) if self_test else []
         if len(prescribed) > MOST_TESTS:
             raise BadSelfTest(f"{self_test} holds {len(prescribed)} images; a package has at most {MOST_TESTS}")

@@ -11,6 +11,7 @@ import onnx
 from tabulate import tabulate
 
 from agent.workbench.importers.onnx_file import Tensor, inputs_of, metadata_of, outputs_of, read_onnx
+from agent.workbench.importers.ultralytics_metadata import is_export
 
 MOST_METADATA = 200
 """Characters of a metadata value that are shown."""
@@ -35,7 +36,7 @@ def kind_of(model: onnx.ModelProto, file: Path) -> str:
     inputs, outputs = inputs_of(model), {tensor.name for tensor in outputs_of(model)}
     # A graph that takes the camera's bytes is none of anomalib, whatever its outputs are called: `fit` makes such.
     takes_floats = len(inputs) == 1 and inputs[0].dtype in ("float32", "float16")
-    if {"task", "names", "stride"} <= metadata_of(model).keys():
+    if is_export(model):
         return "ultralytics"
     is_named_so = {"anomaly_map", "pred_score", "pred_label"} & outputs or (file.parent / "metadata.json").is_file()
     if takes_floats and is_named_so:
