@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from agent.workbench.importers.graph_rewiring import crop_first, take_image
+from agent.workbench.importers.graphs.rewiring import crop_first, take_image
 
 
 def brightening() -> onnx.ModelProto:

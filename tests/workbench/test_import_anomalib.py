@@ -15,8 +15,8 @@ from agent.commands.package import anomalib as command
 from agent.packages.manifest import AgentPreprocessing, Cover, GraphPreprocessing, Identity, ImageSize
 from agent.pipeline import Pipeline
 from agent.workbench.errors import BadSource, SettingOutOfRange
-from agent.workbench.importers.anomalib import draft_of
-from agent.workbench.importers.anomalib_decision import Choices
+from agent.workbench.importers.anomalib.decision import Choices
+from agent.workbench.importers.anomalib.importer import draft_of
 from agent.workbench.packaging.writer import Evidence, write_package
 from tests.support.anomalib_exports import (
     MEAN,

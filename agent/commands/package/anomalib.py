@@ -48,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def draft(arguments: argparse.Namespace) -> Draft:
-    """What `agent.workbench.importers.anomalib` makes of the source. Raises its refusals."""
-    from agent.workbench.importers.anomalib import draft_of
-    from agent.workbench.importers.anomalib_decision import Choices
+    """What `agent.workbench.importers.anomalib.importer` makes of the source. Raises its refusals."""
+    from agent.workbench.importers.anomalib.decision import Choices
+    from agent.workbench.importers.anomalib.importer import draft_of
 
     return draft_of(
         arguments.source,

@@ -12,8 +12,8 @@ from agent.commands.package.numbers import finite, score
 
 if TYPE_CHECKING:
     from agent.packages.manifest import Calibration
-    from agent.workbench.importers.output_reading import OutputOptions
-    from agent.workbench.importers.preprocessing_options import PreprocessingOptions
+    from agent.workbench.importers.generic.output_reading import OutputOptions
+    from agent.workbench.importers.generic.preprocessing_options import PreprocessingOptions
     from agent.workbench.packaging.draft import Draft
 
 ROLES = ("score", "class_scores", "anomaly_map", "class_mask")
@@ -75,15 +75,15 @@ def _add_decision(group: argparse._ArgumentGroup) -> None:
 
 def draft(arguments: argparse.Namespace) -> Draft:
     """Raises Refusal: the graph or an option; the sentence says what to do."""
-    from agent.workbench.importers.onnx_graph import import_onnx
-    from agent.workbench.importers.probe import some_pictures
+    from agent.workbench.importers.generic.importer import import_onnx
+    from agent.workbench.importers.graphs.probe import some_pictures
 
     pictures = some_pictures(arguments.images or arguments.self_test)
     return import_onnx(arguments.source, _preprocessing(arguments), _outputs(arguments), pictures)
 
 
 def _preprocessing(arguments: argparse.Namespace) -> PreprocessingOptions:
-    from agent.workbench.importers.preprocessing_options import PreprocessingOptions
+    from agent.workbench.importers.generic.preprocessing_options import PreprocessingOptions
 
     return PreprocessingOptions(
         size=_size(arguments.size),
@@ -101,7 +101,7 @@ def _preprocessing(arguments: argparse.Namespace) -> PreprocessingOptions:
 
 def _outputs(arguments: argparse.Namespace) -> OutputOptions:
     from agent.workbench.importers.class_names import class_names
-    from agent.workbench.importers.output_reading import OutputOptions
+    from agent.workbench.importers.generic.output_reading import OutputOptions
 
     return OutputOptions(
         task=arguments.task,

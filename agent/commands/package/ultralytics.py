@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def draft(arguments: argparse.Namespace) -> Draft:
     """Raises Refusal: the export or an option; the sentence says what to do."""
-    from agent.workbench.importers.probe import some_pictures
-    from agent.workbench.importers.ultralytics import UltralyticsOptions, import_ultralytics
+    from agent.workbench.importers.graphs.probe import some_pictures
+    from agent.workbench.importers.ultralytics.importer import UltralyticsOptions, import_ultralytics
 
     wanted = UltralyticsOptions(_types(arguments.types), arguments.normal, arguments.threshold)
     return import_ultralytics(arguments.source, wanted, some_pictures(arguments.images or arguments.self_test))

@@ -10,8 +10,8 @@ from pathlib import Path
 import onnx
 from tabulate import tabulate
 
-from agent.workbench.importers.onnx_file import Tensor, inputs_of, metadata_of, outputs_of, read_onnx
-from agent.workbench.importers.ultralytics_metadata import is_export
+from agent.workbench.importers.graphs.onnx_file import Tensor, inputs_of, metadata_of, outputs_of, read_onnx
+from agent.workbench.importers.ultralytics.metadata import is_export
 
 MOST_METADATA = 200
 """Characters of a metadata value that are shown."""

@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from agent.workbench.errors import BadSource, SettingOutOfRange
-from agent.workbench.importers.image_input import constant
-from agent.workbench.importers.probe import Answers
+from agent.workbench.importers.graphs.image_input import constant
+from agent.workbench.importers.graphs.probe import Answers
 
 OPTIONS = {
     "score": "--score",

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from agent.workbench.importers.graph_nodes import NewNodes
-from agent.workbench.importers.image_input import CHANNEL_AXIS, ImageInput
+from agent.workbench.importers.graphs.image_input import CHANNEL_AXIS, ImageInput
+from agent.workbench.importers.graphs.nodes import NewNodes
 
 LUMINANCE = np.array([19595, 38470, 7471]) / 65536
 """Weights of red, green and blue in grey: ITU-R BT.601 as Pillow's `convert("L")` rounds them (`Convert.c`)."""

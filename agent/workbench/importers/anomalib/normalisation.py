@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from agent.workbench.importers.graph_walk import Graph
+from agent.workbench.importers.graphs.walk import Graph
 
 MIDDLE = 0.5
 """Where the threshold lies in normalised units."""

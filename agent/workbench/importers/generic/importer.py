@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from agent.packages.manifest import AgentPreprocessing, Preprocessing
 from agent.workbench.errors import BadSource
-from agent.workbench.importers.graph_edit import GraphEdit
-from agent.workbench.importers.image_input import ImageInput, image_input
-from agent.workbench.importers.onnx_file import read_onnx, serialised
-from agent.workbench.importers.onnx_source import onnx_file_in
-from agent.workbench.importers.output_reading import OutputOptions, read_outputs
-from agent.workbench.importers.output_roles import given_roles, guessed_roles, outputs_of_answers
-from agent.workbench.importers.preprocessing_options import PreprocessingOptions, preprocessing_for
-from agent.workbench.importers.probe import probe
-from agent.workbench.importers.ultralytics_metadata import is_export
+from agent.workbench.importers.generic.output_reading import OutputOptions, read_outputs
+from agent.workbench.importers.generic.output_roles import given_roles, guessed_roles, outputs_of_answers
+from agent.workbench.importers.generic.preprocessing_options import PreprocessingOptions, preprocessing_for
+from agent.workbench.importers.graphs.edit import GraphEdit
+from agent.workbench.importers.graphs.image_input import ImageInput, image_input
+from agent.workbench.importers.graphs.onnx_file import read_onnx, serialised
+from agent.workbench.importers.graphs.probe import probe
+from agent.workbench.importers.graphs.source import onnx_file_in
+from agent.workbench.importers.ultralytics.metadata import is_export
 from agent.workbench.packaging.draft import MODEL_FILE, Draft
 
 

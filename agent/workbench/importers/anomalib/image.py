@@ -11,13 +11,13 @@ import onnx
 
 from agent.packages.manifest import AgentPreprocessing, Cover, GraphPreprocessing, Preprocessing
 from agent.workbench.errors import BadSource, SettingOutOfRange
-from agent.workbench.importers import graph_rewiring
-from agent.workbench.importers.anomalib_metadata import METADATA_NAME
-from agent.workbench.importers.anomalib_source import EXPORT
-from agent.workbench.importers.anomalib_transform import Transform, UnknownTransform, read_transform
-from agent.workbench.importers.graph_front import Front, front_of
-from agent.workbench.importers.graph_walk import Graph
-from agent.workbench.importers.onnx_file import Tensor, inputs_of
+from agent.workbench.importers.anomalib.metadata import METADATA_NAME
+from agent.workbench.importers.anomalib.source import EXPORT
+from agent.workbench.importers.anomalib.transform import Transform, UnknownTransform, read_transform
+from agent.workbench.importers.graphs import rewiring
+from agent.workbench.importers.graphs.front import Front, front_of
+from agent.workbench.importers.graphs.onnx_file import Tensor, inputs_of
+from agent.workbench.importers.graphs.walk import Graph
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def as_built_in(
         )
         return Taken(_by_agent(image, front.resized, front), front.covers, notes)
     notes.append("The graph is given images as the camera sends them, and resizes them itself.")
-    return Taken(GraphPreprocessing(tensor=graph_rewiring.take_image(model)), front.covers, notes)
+    return Taken(GraphPreprocessing(tensor=rewiring.take_image(model)), front.covers, notes)
 
 
 def as_told(file: Path, model: onnx.ModelProto, image: Tensor, serialised: Mapping[str, Any]) -> Taken:
@@ -112,7 +112,7 @@ def as_told(file: Path, model: onnx.ModelProto, image: Tensor, serialised: Mappi
         return Taken(_by_transform(image.name, image, transform, resized), None, notes)
     left, top = (resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2  # as albumentations' CenterCrop
     covers = Cover(left / resized[0], top / resized[1], size[0] / resized[0], size[1] / resized[1])
-    tensor = graph_rewiring.crop_first(model, resized, left, top)
+    tensor = rewiring.crop_first(model, resized, left, top)
     notes.append(_crop_note(size, covers))
     return Taken(_by_transform(tensor, image, transform, resized), covers, notes)
 

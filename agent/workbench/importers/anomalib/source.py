@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.workbench.errors import BadSource
-from agent.workbench.importers.anomalib_metadata import METADATA_NAME
-from agent.workbench.importers.onnx_file import PICKLES
+from agent.workbench.importers.anomalib.metadata import METADATA_NAME
+from agent.workbench.importers.graphs.onnx_file import PICKLES
 
 EXPORT = "export it again: edge-agent takes what anomalib's `export --export_type onnx` writes"
 

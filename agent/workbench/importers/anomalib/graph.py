@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import onnx
 
-from agent.workbench.importers.anomalib_metadata import Metadata, Task
-from agent.workbench.importers.anomalib_normalisation import MIDDLE, Scale, threshold_of, undo
-from agent.workbench.importers.graph_walk import Graph, is_maximum_of
-from agent.workbench.importers.onnx_file import Tensor, outputs_of
+from agent.workbench.importers.anomalib.metadata import Metadata, Task
+from agent.workbench.importers.anomalib.normalisation import MIDDLE, Scale, threshold_of, undo
+from agent.workbench.importers.graphs.onnx_file import Tensor, outputs_of
+from agent.workbench.importers.graphs.walk import Graph, is_maximum_of
 
 VERSION_2_OUTPUTS = frozenset({"pred_score", "anomaly_map"})
 """Outputs by which anomalib 2 is told: 0.7 and 1.x call their first one `output`."""

@@ -10,7 +10,7 @@ import onnx
 
 from agent.packages.manifest import AgentPreprocessing, GraphPreprocessing, Preprocessing
 from agent.workbench.errors import BadSource, SettingOutOfRange
-from agent.workbench.importers.image_input import ImageInput, Layout, first_constants
+from agent.workbench.importers.graphs.image_input import ImageInput, Layout, first_constants
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.workbench.importers.graph_front import Interpolation
+from agent.workbench.importers.graphs.front import Interpolation
 
 INTERPOLATION: dict[int, Interpolation] = {0: "nearest", 1: "bilinear", 2: "bicubic", 3: "area", 4: "lanczos"}
 """OpenCV's numbers (https://docs.opencv.org/4.x/da/d54/group__imgproc__transform.html)."""

@@ -21,8 +21,8 @@ from agent.packages.manifest import (
 )
 from agent.workbench.errors import BadSource, SettingOutOfRange
 from agent.workbench.importers.class_names import guessed_normal_ids, listed, normal_ids, painted_labels
-from agent.workbench.importers.graph_edit import GraphEdit
-from agent.workbench.importers.output_roles import Output, Roles
+from agent.workbench.importers.generic.output_roles import Output, Roles
+from agent.workbench.importers.graphs.edit import GraphEdit
 from agent.workbench.packaging.draft import background_and
 
 Task = Literal["classification", "segmentation"]

@@ -12,7 +12,7 @@ import onnx
 
 from agent.workbench.errors import BadSource
 from agent.workbench.importers.class_names import MAX_NAMES, is_class_name
-from agent.workbench.importers.onnx_file import metadata_of
+from agent.workbench.importers.graphs.onnx_file import metadata_of
 
 MAX_LITERAL = 1 << 20
 """Characters of a Python literal that are parsed; 10,000 names have fewer."""

@@ -9,8 +9,8 @@ from typing import Literal
 
 from agent.packages.manifest import Decision, LinearCalibration
 from agent.workbench.errors import BadSource, SettingOutOfRange
-from agent.workbench.importers.anomalib_graph import Found
-from agent.workbench.importers.anomalib_normalisation import MIDDLE, Scale
+from agent.workbench.importers.anomalib.graph import Found
+from agent.workbench.importers.anomalib.normalisation import MIDDLE, Scale
 
 Task = Literal["classification", "segmentation"]
 STRICTLY_ABOVE = (

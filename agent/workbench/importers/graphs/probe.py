@@ -18,7 +18,7 @@ from agent.images.preprocess import preprocess, tensor_shape
 from agent.packages.manifest import AgentPreprocessing, Preprocessing
 from agent.workbench.errors import BadSource
 from agent.workbench.image_file import SUFFIXES, read_image
-from agent.workbench.importers.onnx_file import outputs_of, serialised
+from agent.workbench.importers.graphs.onnx_file import outputs_of, serialised
 
 DRAWN_SIDE = 256
 """Pixels; of drawn pictures for a graph that takes every size."""

@@ -8,7 +8,7 @@ from typing import Literal
 import onnx
 
 from agent.packages.manifest import Cover
-from agent.workbench.importers.graph_walk import Graph, attribute
+from agent.workbench.importers.graphs.walk import Graph, attribute
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos"]
 """The manifest's words."""

@@ -19,13 +19,13 @@ from agent.packages.manifest import AgentPreprocessing, Boxes, Decision, Label, 
 from agent.packages.palette import BACKGROUND
 from agent.workbench.errors import BadSource, SettingOutOfRange
 from agent.workbench.importers.class_names import guessed_normal_ids, listed, normal_ids, painted_labels
-from agent.workbench.importers.graph_edit import GraphEdit
-from agent.workbench.importers.image_input import ImageInput, image_input
-from agent.workbench.importers.onnx_file import read_onnx, serialised
-from agent.workbench.importers.onnx_graph import fitted_input
-from agent.workbench.importers.onnx_source import onnx_file_in
-from agent.workbench.importers.probe import Answers, probe
-from agent.workbench.importers.ultralytics_metadata import EXPORT_AGAIN, UltralyticsMetadata, read_metadata
+from agent.workbench.importers.generic.importer import fitted_input
+from agent.workbench.importers.graphs.edit import GraphEdit
+from agent.workbench.importers.graphs.image_input import ImageInput, image_input
+from agent.workbench.importers.graphs.onnx_file import read_onnx, serialised
+from agent.workbench.importers.graphs.probe import Answers, probe
+from agent.workbench.importers.graphs.source import onnx_file_in
+from agent.workbench.importers.ultralytics.metadata import EXPORT_AGAIN, UltralyticsMetadata, read_metadata
 from agent.workbench.packaging.draft import MODEL_FILE, Draft
 
 TASKS = ("detect", "segment", "semantic", "classify")

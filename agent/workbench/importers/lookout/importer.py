@@ -28,16 +28,16 @@ from agent.packages.manifest import (
 )
 from agent.packages.palette import BACKGROUND
 from agent.workbench.errors import BadSource
-from agent.workbench.importers.lookout_manifest import (
+from agent.workbench.importers.generic.preprocessing_options import IMAGENET_MEAN, IMAGENET_STD
+from agent.workbench.importers.graphs.onnx_file import Tensor, inputs_of, outputs_of, read_onnx, serialised
+from agent.workbench.importers.lookout.manifest import (
     MANIFEST_NAME,
     LookoutManifest,
     Stage,
     read_information,
     read_lookout_manifest,
 )
-from agent.workbench.importers.onnx_file import Tensor, inputs_of, outputs_of, read_onnx, serialised
-from agent.workbench.importers.preprocessing_options import IMAGENET_MEAN, IMAGENET_STD
-from agent.workbench.importers.source_folder import opened_folder
+from agent.workbench.importers.lookout.source_folder import opened_folder
 from agent.workbench.packaging.draft import MODEL_FILE, Draft, background_and
 from agent.workbench.packaging.naming import is_version
 

@@ -14,14 +14,14 @@ import onnx
 
 from agent.packages.manifest import Cover, Outputs
 from agent.workbench.errors import BadSource, SettingOutOfRange
-from agent.workbench.importers import graph_rewiring
-from agent.workbench.importers.anomalib_decision import Choices, Decided, decide
-from agent.workbench.importers.anomalib_graph import VERSION_0, Found, found_in
-from agent.workbench.importers.anomalib_image import as_built_in, as_told, image_of
-from agent.workbench.importers.anomalib_metadata import METADATA_NAME, Metadata, read_metadata
-from agent.workbench.importers.anomalib_source import find_metadata, find_model
-from agent.workbench.importers.graph_walk import Graph
-from agent.workbench.importers.onnx_file import read_onnx, serialised
+from agent.workbench.importers.anomalib.decision import Choices, Decided, decide
+from agent.workbench.importers.anomalib.graph import VERSION_0, Found, found_in
+from agent.workbench.importers.anomalib.image import as_built_in, as_told, image_of
+from agent.workbench.importers.anomalib.metadata import METADATA_NAME, Metadata, read_metadata
+from agent.workbench.importers.anomalib.source import find_metadata, find_model
+from agent.workbench.importers.graphs import rewiring
+from agent.workbench.importers.graphs.onnx_file import read_onnx, serialised
+from agent.workbench.importers.graphs.walk import Graph
 from agent.workbench.packaging.draft import MODEL_FILE, Draft, background_and
 
 RAW_SCORE, RAW_MAP = "raw_score", "raw_map"
@@ -73,7 +73,7 @@ def _outputs(model: onnx.ModelProto, found: Found, decided: Decided, covers: Cov
     """Makes raw score and map the graph's outputs, as far as the package reads them."""
     reads_map = decided.task == "segmentation" or found.score is None
     wanted = {RAW_SCORE: found.score, RAW_MAP: found.map if reads_map else None}
-    names = graph_rewiring.expose(model, {name: tensor for name, tensor in wanted.items() if tensor is not None})
+    names = rewiring.expose(model, {name: tensor for name, tensor in wanted.items() if tensor is not None})
     return Outputs(score=names.get(RAW_SCORE), anomaly_map=names.get(RAW_MAP), map_covers=covers if reads_map else None)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import onnx
 
 from agent.workbench.errors import BadSource, SettingOutOfRange
-from agent.workbench.importers.onnx_file import DTYPES, Tensor, inputs_of
+from agent.workbench.importers.graphs.onnx_file import DTYPES, Tensor, inputs_of
 
 Layout = Literal["NCHW", "NHWC"]
 Dtype = Literal["uint8", "float16", "float32"]

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from agent.workbench.importers.graph_nodes import NewNodes
-from agent.workbench.importers.onnx_file import inputs_of
+from agent.workbench.importers.graphs.nodes import NewNodes
+from agent.workbench.importers.graphs.onnx_file import inputs_of
 
 
 def expose(model: onnx.ModelProto, tensors: Mapping[str, str]) -> dict[str, str]:

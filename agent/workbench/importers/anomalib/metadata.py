@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.workbench.errors import BadSource
-from agent.workbench.importers.anomalib_normalisation import Scale, scale_of
+from agent.workbench.importers.anomalib.normalisation import Scale, scale_of
 
 METADATA_NAME = "metadata.json"
 NEVER_COMPUTED = 0.5
