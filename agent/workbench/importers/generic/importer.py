@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -15,8 +14,8 @@ from agent.workbench.errors import BadSource
 from agent.workbench.importers.generic.output_reading import OutputOptions, read_outputs
 from agent.workbench.importers.generic.output_roles import given_roles, guessed_roles, outputs_of_answers
 from agent.workbench.importers.generic.preprocessing_options import PreprocessingOptions, preprocessing_for
-from agent.workbench.importers.graphs.edit import GraphEdit
-from agent.workbench.importers.graphs.image_input import ImageInput, image_input
+from agent.workbench.importers.graphs.edit import GraphEdit, fitted_input
+from agent.workbench.importers.graphs.image_input import image_input
 from agent.workbench.importers.graphs.onnx_file import read_onnx, serialised
 from agent.workbench.importers.graphs.probe import probe
 from agent.workbench.importers.graphs.source import onnx_file_in
@@ -68,17 +67,6 @@ def import_onnx(
         labels=reading.labels,
         notes=[*notes, *edits, *reading.notes],
     )
-
-
-def fitted_input(edit: GraphEdit, image: ImageInput, preprocessing: Preprocessing) -> tuple[Preprocessing, list[str]]:
-    """The preprocessing once the graph takes RGB, and what had to be done for it and for a batch, a sentence each."""
-    notes = []
-    if image.channels == 1:
-        preprocessing = msgspec.structs.replace(preprocessing, tensor=edit.take_rgb(image))
-        notes.append("The graph takes grey; nodes before it make that of RGB (0.299 R + 0.587 G + 0.114 B, as Pillow).")
-    if image.batch not in (None, 1):
-        notes.append(f"The graph takes {image.batch} images at once: each is repeated. Exported for 1 it is faster.")
-    return preprocessing, notes
 
 
 def _refuse_ultralytics(file: Path, model: onnx.ModelProto) -> None:

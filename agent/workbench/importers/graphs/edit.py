@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from agent.packages.manifest import Preprocessing
 from agent.workbench.importers.graphs.image_input import CHANNEL_AXIS, ImageInput
 from agent.workbench.importers.graphs.nodes import NewNodes
 
@@ -104,3 +106,14 @@ class GraphEdit:
 
     def _numpy_type(self, output: str) -> np.dtype[np.generic]:
         return helper.tensor_dtype_to_np_dtype(self._element_type(output))
+
+
+def fitted_input(edit: GraphEdit, image: ImageInput, preprocessing: Preprocessing) -> tuple[Preprocessing, list[str]]:
+    """The preprocessing once the graph takes RGB, and what had to be done for it and for a batch, a sentence each."""
+    notes = []
+    if image.channels == 1:
+        preprocessing = msgspec.structs.replace(preprocessing, tensor=edit.take_rgb(image))
+        notes.append("The graph takes grey; nodes before it make that of RGB (0.299 R + 0.587 G + 0.114 B, as Pillow).")
+    if image.batch not in (None, 1):
+        notes.append(f"The graph takes {image.batch} images at once: each is repeated. Exported for 1 it is faster.")
+    return preprocessing, notes

@@ -19,8 +19,7 @@ from agent.packages.manifest import AgentPreprocessing, Boxes, Decision, Label, 
 from agent.packages.palette import BACKGROUND
 from agent.workbench.errors import BadSource, SettingOutOfRange
 from agent.workbench.importers.class_names import guessed_normal_ids, listed, normal_ids, painted_labels
-from agent.workbench.importers.generic.importer import fitted_input
-from agent.workbench.importers.graphs.edit import GraphEdit
+from agent.workbench.importers.graphs.edit import GraphEdit, fitted_input
 from agent.workbench.importers.graphs.image_input import ImageInput, image_input
 from agent.workbench.importers.graphs.onnx_file import read_onnx, serialised
 from agent.workbench.importers.graphs.probe import Answers, probe
