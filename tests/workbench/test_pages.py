@@ -100,7 +100,7 @@ def test_everything_a_manifest_can_say_is_told(tmp_path):
         "Apache-2.0",
         "LINUX/ARM64/NVIDIA (gpu-code sm_87)",
         "inspects 64x48 from (8, 4) on",
-        "ignores 25.0% of the pixels (ignored.raw)",
+        "ignores 25.0% of what is inspected (ignored.raw)",
         "resized to 224x160 (bilinear without antialias, proportions kept, shorter side 256, the middle of it)",
         "(pixel * 0.00392157 - [0.1, 0.2, 0.3]) / 1",
         "as 'image', NCHW, RGB, float32",
