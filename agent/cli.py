@@ -33,6 +33,10 @@ COMMANDS = {
 """Each is the module of its name in `agent.commands`, imported when it is wanted: `serve` must be up in no time."""
 
 
+WRONG_SETTING = 2
+"""What argparse exits with, too."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser("edge-agent", description="Visual inspection at the edge.")
@@ -49,8 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = module.run(parsed)
         return code
     except Refusal as refusal:
+        from agent.workbench.errors import SettingOutOfRange  # here: `serve` does without the workbench
+
         print(f"edge-agent {parsed.command}: {refusal}", file=sys.stderr)
-        return 1
+        return WRONG_SETTING if isinstance(refusal, SettingOutOfRange) else 1
     except BrokenPipeError:  # whoever read our output has read enough
         sys.stdout = None  # else Python complains at the end that it cannot be flushed
         return 1

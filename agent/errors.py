@@ -47,7 +47,7 @@ class ModelDoesNotFit(BadPackage):
     """The graph's inputs or outputs are not those the manifest names."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"The model does not fit its manifest: {reason}.")
+        super().__init__(f"The model does not fit its manifest: {_one_line(reason)}.")
 
 
 class ModelNotLoaded(BadPackage):
@@ -62,7 +62,7 @@ class SelfTestFailed(BadPackage):
 
     def __init__(self, image: str, what: str, expected: object, got: object) -> None:
         super().__init__(
-            f"Self-test image {_quoted(image)}: expected {what} {expected}, got {got}. "
+            f"Self-test image {_quoted(image)}: expected {_one_line(what)} {expected}, got {got}. "
             "The model does not answer as it did when it was packaged; package it again, or report this runtime."
         )
 
@@ -84,8 +84,8 @@ def _quoted(value: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A runtime's message, as one line of at most 300 characters."""
-    line = " ".join(text.split())
+    """A runtime's message, or one with names from a graph, as one line of at most 300 characters that can be read."""
+    line = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
     return line if len(line) <= 300 else line[:297] + "..."
 
 
@@ -295,6 +295,16 @@ class NotEnoughMemory(Refusal):
         super().__init__(
             f"Model {_quoted(component)} needs about {needed >> 20} MiB of memory, and {available >> 20} MiB are free. "
             "Stop a model that is not needed."
+        )
+
+
+class NoMemoryToLoad(Refusal):
+    """Raised where loading takes more memory than it may (`agent.workers.memory_limit`)."""
+
+    def __init__(self, runtime: str) -> None:
+        super().__init__(
+            f"{runtime} could not load the model: it needs more memory than is free on this device. "
+            "Stop a model that is not needed, or package a smaller one."
         )
 
 

@@ -25,7 +25,7 @@ def zipped(package: Path, archive: Path) -> Path:
     return Path(shutil.make_archive(str(archive), "zip", package))
 
 
-@pytest.mark.parametrize("command", ["serve", "models", "fit", "evaluate", "verify", "detect", "demo"])
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(command, "--help")
@@ -136,3 +136,21 @@ def test_detect_names_a_picture_of_the_wrong_size(tmp_path: Path, capsys: pytest
     assert square.startswith("square.png") and "no answer" in square and "100 x 100" in square
     assert absent.startswith("absent.png") and "there is no such file" in absent
     assert fits.split()[:2] == ["fits.png", "anomalous"]  # the others do not take its answer away
+
+
+@pytest.mark.parametrize(
+    ("library", "words"),
+    [
+        ("onnx", ["fit", "photos"]),
+        ("onnx", ["package", "onnx", "model.onnx", "--component", "plate"]),
+        ("onnx", ["inspect", "model.onnx"]),
+        ("sklearn", ["evaluate", "package", "photos"]),
+        ("tqdm", ["demo"]),
+    ],
+)
+def test_a_bench_without_its_libraries_is_told_what_to_install(
+    library: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    assert run(*words) == 1
+    assert f"needs '{library}', which a device does not. Install it with" in capsys.readouterr().err

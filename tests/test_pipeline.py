@@ -16,6 +16,7 @@ from tests.support.packages import (
     HEIGHT,
     WIDTH,
     add_file,
+    anchors_model,
     boxes_model,
     changed,
     constant_score_model,
@@ -384,9 +385,10 @@ def test_a_map_of_a_part_of_the_plane_is_pasted_there(opened):
 # --- boxes
 
 
-def boxes(*rows, task="segmentation", threshold=0.5, **fields):
+def boxes(*rows, kind="rows", task="segmentation", threshold=0.5, **fields):
     """Of classes scratch, dent and background, in 64 x 64; `fields` change the preprocessing."""
-    boxes = Boxes("boxes", "rows", ["scratch", "dent", "background"])
+    boxes = Boxes("boxes", kind, ["scratch", "dent", "background"])
+    model = boxes_model if kind == "rows" else anchors_model
 
     def change(manifest):
         labels = [Label("background"), Label("dent"), Label("scratch")] if task == "segmentation" else []
@@ -398,7 +400,7 @@ def boxes(*rows, task="segmentation", threshold=0.5, **fields):
             labels=labels,
         )
 
-    return {"change": change, "task": task, "model": boxes_model([list(row) for row in rows])}
+    return {"change": change, "task": task, "model": model([list(row) for row in rows])}
 
 
 def test_boxes_paint_the_labels_of_their_classes_and_the_best_makes_the_score(opened):
@@ -417,6 +419,32 @@ def test_boxes_below_the_threshold_are_not_painted(opened):
     assert set(areas(opened(**options).detect(grey(255)))) == {"background", "dent"}
     dark = opened(**options).detect(grey(51))  # the scores are a fifth
     assert (dark.is_anomalous, dark.score, areas(dark)) == (False, 0.18, {"background": 1.0})
+
+
+@pytest.mark.parametrize("kind", ["rows", "anchors"])
+@pytest.mark.parametrize(
+    ("threshold", "anomalous", "confidence", "painted"),
+    [
+        (None, True, 0.9, {"dent": 0.5}),
+        (0.61, True, 0.9, {"dent": 0.5}),
+        (0.60004, True, 0.9, {"dent": 0.5, "scratch": 0.25}),  # 4 decimals count
+        (0.0001, True, 0.9, {"dent": 0.5, "scratch": 0.25}),
+        (0.9, True, 0.9, {"dent": 0.5}),
+        (0.9001, False, 0.1, {}),
+        (1.0, False, 0.1, {}),
+    ],
+)
+def test_boxes_follow_a_threshold_that_comes_with_the_image(opened, kind, threshold, anomalous, confidence, painted):
+    found = ((0, 0, 32, 64, 0.9, 1), (32, 0, 64, 32, 0.6, 0), (0, 0, 64, 64, 1, 2))
+    pipeline = opened(**boxes(*found, kind=kind, threshold=0.7))
+    detection = pipeline.detect(grey(255), threshold=threshold)
+    assert (detection.is_anomalous, detection.confidence, detection.score) == (anomalous, confidence, 0.9)
+    assert detection.threshold == (0.7 if threshold is None else round(threshold, 4))
+    assert areas(detection) == {"background": 1 - sum(painted.values()), **painted}
+    assert (detection.mask[:, :48] == (GREEN if "dent" in painted else WHITE)).all()
+    is_scratch = (detection.mask != WHITE).any(axis=2) & (detection.mask != GREEN).any(axis=2)
+    assert is_scratch[:32, 48:].all() == is_scratch.any() == ("scratch" in painted)
+    assert areas(pipeline.detect(grey(255))) == {"background": 0.5, "dent": 0.5}  # of that image only
 
 
 def test_a_classification_by_boxes_gives_a_verdict_alone(opened):
@@ -483,6 +511,25 @@ def test_calls_at_once_get_their_own_answers_and_masks(opened):
                 wrong.append(side)
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_calls_at_once_are_each_judged_by_their_own_threshold(opened):
+    pipeline = opened(**boxes((0, 0, 32, 64, 0.9, 1), (32, 0, 64, 64, 0.6, 0)))
+    wrong = []
+
+    def ask(threshold, labels):
+        for _ in range(20):
+            detection = pipeline.detect(grey(255), threshold=threshold)
+            if (detection.threshold, set(areas(detection))) != (threshold, {"background", *labels}):
+                wrong.append(threshold)
+
+    asked = [(0.5, ["dent", "scratch"]), (0.7, ["dent"]), (0.95, [])]
+    threads = [threading.Thread(target=ask, args=one) for one in asked]
     for thread in threads:
         thread.start()
     for thread in threads:

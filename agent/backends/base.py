@@ -53,7 +53,8 @@ class RunsOn:
 class Backend(Protocol):
     """A model, loaded by one runtime on one device, warmed up.
 
-    Opening (`__init__`) raises ModelDoesNotFit or ModelNotLoaded. `run` may be called from several threads at once.
+    Opening (`__init__`) raises ModelDoesNotFit, ModelNotLoaded or NoMemoryToLoad. `run` may be called from several
+    threads at once.
     """
 
     runtime: str

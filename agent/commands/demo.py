@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -24,18 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from agent.workbench.errors import MissingWorkbench
+    from agent.commands.workbench import need, progress_bar
 
-    try:
-        from tabulate import tabulate
-        from tqdm import tqdm
-    except ImportError as error:
-        raise MissingWorkbench(error.name or "tqdm") from None
+    need("tqdm")
+    from tabulate import tabulate
+
     from agent.workbench.demo.report import summary
     from agent.workbench.demo.run import SHEET, run_demo
 
     options = ["--fixed-position"] if arguments.fixed_position else []
-    with tqdm(desc="drawing parts", unit="picture", file=sys.stderr, leave=False, disable=None) as bar:
+    with progress_bar("drawing parts", unit="picture") as bar:
 
         def progress(done: int, count: int) -> None:
             bar.total = count

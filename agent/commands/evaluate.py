@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `edge-agent evaluate`."""
-    from agent.settings import DEFAULT_SOCKET
+    from agent.settings import DEFAULT_SOCKET, environment_name_of
 
     parser.description = (
         "Puts labelled images through a model and tells how good it is: precision, recall, F1, ROC AUC, average "
@@ -37,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agent",
         nargs="?",
-        const=DEFAULT_SOCKET,
+        const=os.environ.get(environment_name_of("socket"), DEFAULT_SOCKET),
         metavar="SOCKET",
-        help=f"ask a running agent, as a camera application does (default socket: {DEFAULT_SOCKET})",
+        help="ask a running agent, as a camera application does (default socket: %(const)s)",
     )
     parser.add_argument("--shared-memory", action="store_true", help="with --agent: images and masks in shared memory")
     parser.add_argument(
@@ -65,24 +66,23 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         Refusal: a sentence for the engineer: no labelled images, no such package, no agent, no room to write.
     """
-    from agent.workbench.errors import MissingWorkbench, SettingOutOfRange
+    from agent.commands.workbench import need
 
-    try:
-        import matplotlib  # noqa: F401  (asked for here, so that its absence is a sentence and not a traceback)
-        import sklearn  # noqa: F401
-        import tqdm  # noqa: F401
-    except ImportError as error:
-        raise MissingWorkbench(error.name or "sklearn") from None
+    need("matplotlib", "sklearn", "tqdm")
+
+    from agent.workbench.dataset.image_paths import check_root
     from agent.workbench.dataset.labelled_images import labelled_images
+    from agent.workbench.errors import SettingOutOfRange
     from agent.workbench.evaluation.tables import comparison
+    from agent.workbench.packaging.naming import check_name
 
     # Whatever can be refused is refused before the work, not after it.
-    if arguments.name is not None and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", arguments.name):
-        allowed = "1 to 100 letters, digits, '.', '-' and '_', not starting with a dot"
-        raise SettingOutOfRange("--name", arguments.name, allowed)
+    if arguments.name is not None:
+        check_name(arguments.name)
     rules = _client_rules(arguments)
     if arguments.shared_memory and arguments.agent is None:
         raise SettingOutOfRange("--shared-memory", "given", "given together with --agent")
+    check_root(arguments.root, arguments.source)
     images = labelled_images(arguments.source, arguments.root)
 
     with ExitStack() as stack:
@@ -127,14 +127,13 @@ def _evaluate(
     inspector: Inspector, images: Sequence[LabelledImage], output: Path, name: str, rules: ClientRules | None
 ) -> Evaluation:
     """The evaluation of one model, printed, and written to files called after `name`."""
-    from tqdm import tqdm
-
+    from agent.commands.workbench import progress_bar
     from agent.workbench.evaluation.evaluation import evaluate
 
     labelled = sum(image.is_anomalous is not None for image in images)
     with (
         _writing_into(output),
-        tqdm(total=labelled, unit="image", file=sys.stderr, leave=False, disable=None) as bar,
+        progress_bar("inspecting", labelled) as bar,
     ):
         evaluation = evaluate(inspector, images, output / f"masks-{name}", lambda: bar.update())
     _print(evaluation, rules)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from agent.workbench.dataset.good_images import GoodImage
     from agent.workbench.fit.method import FitSettings, FittedModel
 
@@ -22,7 +19,6 @@ ADVISED_IMAGES = 10
 """Fewer good images make a threshold that a single photograph decides (the original service's minimum)."""
 SHOWN_SCORES = 10
 """How many of the highest scores are shown when there are many."""
-VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,34 +65,31 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         Refusal: a sentence for the engineer: no images, too few, wrong option, a package that exists already.
     """
-    from agent.workbench.errors import MissingWorkbench, SettingOutOfRange
+    from agent.commands.workbench import Bars, need
 
-    try:
-        import onnx  # noqa: F401  (asked for here, so that its absence is a sentence and not a traceback)
-        import onnxruntime  # noqa: F401
-        from tabulate import tabulate
-        from tqdm import tqdm
-    except ImportError as error:
-        raise MissingWorkbench(error.name or "onnx") from None
+    need("onnx", "onnxruntime", "tqdm")
+
+    from tabulate import tabulate
 
     from agent.packages.manifest import Identity
     from agent.workbench.dataset.good_images import PixelsOf, good_images, name_of
+    from agent.workbench.dataset.image_paths import check_root
     from agent.workbench.fit.draft import draft_of, evidence_of
     from agent.workbench.fit.method import fit
+    from agent.workbench.packaging.naming import check_name, check_version
     from agent.workbench.packaging.writer import refuse_existing, write_package
 
     # Whatever can be refused is refused before the work, not after it.
-    if not VERSION.fullmatch(arguments.version):
-        raise SettingOutOfRange("--version", arguments.version, "three numbers, such as 1.0.0")
+    check_version(arguments.version)
     name = name_of(arguments.source) if arguments.name is None else arguments.name
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) or name.startswith("."):
-        raise SettingOutOfRange("--name", name, "1 to 100 letters, digits, '.', '-' and '_', not starting with a dot")
+    check_name(name)
     output = arguments.output or Path(f"{name}-{arguments.version}")
     refuse_existing(output)
     settings = _settings(arguments)
+    check_root(arguments.root, arguments.source)
     images = good_images(arguments.source, arguments.root, arguments.any_size)
 
-    with _Bars(tqdm) as bars:
+    with Bars() as bars:
         fitted = fit(PixelsOf(images), settings, bars.show)
     print(tabulate(_rows(images, fitted), headers=["good image", "score", "distance", ""], floatfmt=".3f"))
     _summarise(images, fitted)
@@ -167,31 +160,3 @@ def _summarise(images: Sequence[GoodImage], fitted: FittedModel) -> None:
             f"{ADVISED_IMAGES}, better 20 to 40.",
             file=sys.stderr,
         )
-
-
-class _Bars:
-    """One progress bar after the other on stderr; none where that is no terminal."""
-
-    def __init__(self, bar: Callable[..., tqdm[Any]]) -> None:
-        self._new_bar = bar
-        self._bar: tqdm[Any] | None = None
-        self._what = ""
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def show(self, what: str, done: int, count: int) -> None:
-        if what != self._what:
-            self._close()
-            self._what = what
-            self._bar = self._new_bar(total=count, desc=what, unit="image", file=sys.stderr, leave=False, disable=None)
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None

@@ -19,9 +19,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Raises Refusal: it is neither, or breaks a rule."""
     source: Path = arguments.source
     if source.suffix.lower() in MODEL_SUFFIXES and not source.is_dir():
-        from agent.commands.package.common import need_workbench
+        from agent.commands.workbench import need
 
-        need_workbench()
+        need("onnx")
         from agent.workbench.pages.onnx_page import onnx_page
 
         print(onnx_page(source))

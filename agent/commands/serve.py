@@ -195,13 +195,14 @@ def _serve(followed: FollowedSettings, nucleus: Nucleus | None, claim: SocketCla
 
 def _make_fleet(followed: FollowedSettings, on_change: OnChange) -> Fleet:
     from agent.models.fleet import Fleet
+    from agent.models.memory import memory_to_load
     from agent.models.wanted import WantedModels
     from agent.workers.process import WorkerProcess
 
     settings, processors = followed.in_force, len(os.sched_getaffinity(0))
     return Fleet(
         lambda folder, slots, on_progress, on_end: WorkerProcess(
-            folder, followed.in_force.threads or processors, slots, on_progress, on_end
+            folder, followed.in_force.threads or processors, slots, on_progress, on_end, memory_to_load()
         ),
         _model_settings(settings),
         WantedModels(settings.registry / WANTED),

@@ -76,7 +76,7 @@ def _instance(
     across = _cells_below(placement.across, left, right, columns)
     down = _cells_below(placement.down, top, bottom, rows)
     window = prototypes[:, down.first : down.end, across.first : across.end].astype(np.float32)
-    # einsum and no matrix product: that brings threads of its own, which other models' calls would feel.
+    # einsum: as quick here as a matrix product, which may bring threads of its own.
     logits = np.einsum("m,mhw->hw", coefficients, window)
     cells = (across.left, down.left, across.right, down.right)
     resized = Image.fromarray(logits).resize((right - left, bottom - top), Image.Resampling.BILINEAR, cells)

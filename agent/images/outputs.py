@@ -29,6 +29,18 @@ def finite(tensors: Tensors, name: str) -> NDArray[Any]:
     return values
 
 
+def one_number(tensors: Tensors, name: str) -> float:
+    """The output `name` as a number, whatever its shape.
+
+    Raises:
+        AnswerNotFinite, ModelDoesNotFit
+    """
+    values = finite(tensors, name)
+    if values.size != 1:  # which of them it is, nobody could tell
+        raise ModelDoesNotFit(f"'{name}' has the shape {values.shape}; a score is one number")
+    return float(values.item())
+
+
 def anomaly_map(tensors: Tensors, name: str) -> NDArray[np.float32]:
     """The map as float32, (h, w).
 

@@ -16,7 +16,7 @@ from agent.images.boxes import Detections, detections
 from agent.images.detection import SCORE_DECIMALS
 from agent.images.inspected import Inspected
 from agent.images.maps import labels_where_reached, nearest_labels, values_that_count
-from agent.images.outputs import Tensors, activate, anomaly_map, channel_labels, class_channels, finite
+from agent.images.outputs import Tensors, activate, anomaly_map, channel_labels, class_channels, finite, one_number
 from agent.images.placement import Placement
 from agent.packages.manifest import (
     Calibration,
@@ -53,6 +53,22 @@ class Answer:
         assert boxes is not None  # only asked for where the manifest names them
         return detections(self.tensors, boxes, self.placement, self.inspected)
 
+    @cached_property
+    def anomaly_map(self) -> NDArray[np.float32]:
+        """(h, w)."""
+        name = self.manifest.outputs.anomaly_map
+        assert name is not None  # as above
+        return anomaly_map(self.tensors, name)
+
+    @cached_property
+    def class_channels(self) -> NDArray[np.float32]:
+        """(channels, h, w), as the graph gives them."""
+        return class_channels(self.tensors, self.manifest)
+
+    def counted(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Those of a map's `values` ((h, w)) that count for the score, (N,)."""
+        return values_that_count(values, self.placement, self.manifest.outputs.map_covers, self.inspected)
+
 
 def image_score(answer: Answer) -> float:
     """The calibrated anomaly score, 0..1, not rounded.
@@ -67,9 +83,11 @@ def image_score(answer: Answer) -> float:
     """
     outputs, tensors = answer.manifest.outputs, answer.tensors
     if outputs.score is not None:
-        raw = float(finite(tensors, outputs.score).flat[0])
+        raw = one_number(tensors, outputs.score)
     elif outputs.class_scores is not None:
-        scores = activate(finite(tensors, outputs.class_scores).ravel(), outputs.class_activation)
+        # Probabilities of a float16 graph would be off in the fourth decimal.
+        given = finite(tensors, outputs.class_scores).ravel().astype(np.float32, copy=False)
+        scores = activate(given, outputs.class_activation)
         normal = sorted(set(outputs.normal_class_ids))
         if normal[-1] >= scores.size:
             raise ModelDoesNotFit(
@@ -78,32 +96,27 @@ def image_score(answer: Answer) -> float:
         # In float64: sums of large float32 scores would be infinite.
         raw = float(np.delete(scores, normal).sum(dtype=np.float64))
     elif outputs.anomaly_map is not None:
-        values = anomaly_map(tensors, outputs.anomaly_map)
-        raw = _reduced(values_that_count(values, answer.placement, outputs.map_covers, answer.inspected), np.max)
+        raw = _maximum(answer.counted(answer.anomaly_map))
     elif outputs.class_mask is not None:
         raw = _class_mask_score(answer)
     else:
-        raw = _reduced(answer.detections.scores, np.max)
+        raw = _maximum(answer.detections.scores)
     return float(calibrate(raw, answer.manifest.decision.calibration))
 
 
 def _class_mask_score(answer: Answer) -> float:
     outputs = answer.manifest.outputs
-    channels = activate(class_channels(answer.tensors, answer.manifest), outputs.mask_activation)
+    channels = activate(answer.class_channels, outputs.mask_activation)
     if outputs.mask_score == "mean":
-        return _reduced(_counted(channels.mean(axis=0), answer), np.mean)
+        values = answer.counted(channels.mean(axis=0))
+        return float(values.mean(dtype=np.float64)) if values.size else 0.0
     anomalous = [channel for channel, label in enumerate(channel_labels(answer.manifest)) if label != 0]
-    return _reduced(_counted(channels[anomalous].sum(axis=0), answer), np.max)
+    return _maximum(answer.counted(channels[anomalous].sum(axis=0)))
 
 
-def _counted(values: NDArray[np.float32], answer: Answer) -> NDArray[np.float32]:
-    """The values of pixels that count for the score."""
-    return values_that_count(values, answer.placement, answer.manifest.outputs.map_covers, answer.inspected)
-
-
-def _reduced(values: NDArray[Any], reduce: Callable[[NDArray[np.float64]], Any]) -> float:
-    """`values` as one number; 0 where there are none."""
-    return float(reduce(values.astype(np.float64))) if values.size else 0.0
+def _maximum(values: NDArray[Any]) -> float:
+    """Of `values` ((N,)); 0 where there are none."""
+    return float(values.max()) if values.size else 0.0
 
 
 def calibrate(raw: float | NDArray[np.float64], calibration: Calibration) -> NDArray[np.float64]:
@@ -145,10 +158,10 @@ def pixel_labels(answer: Answer) -> NDArray[np.uint8]:
     manifest, placement = answer.manifest, answer.placement
     outputs = manifest.outputs
     if outputs.anomaly_map is not None:
-        values = anomaly_map(answer.tensors, outputs.anomaly_map)
-        labels = labels_where_reached(values, manifest.decision.pixel_threshold, placement, outputs.map_covers)
+        threshold = manifest.decision.pixel_threshold
+        labels = labels_where_reached(answer.anomaly_map, threshold, placement, outputs.map_covers)
     elif outputs.class_mask is not None:
-        channels = class_channels(answer.tensors, manifest)
+        channels = answer.class_channels
         if outputs.mask_bias:
             channels = channels + np.array(outputs.mask_bias, np.float32)[:, None, None]
         by_channel = np.array(channel_labels(manifest), np.uint8)

@@ -26,7 +26,8 @@ def tensor_shape(preprocessing: Preprocessing, width: int, height: int) -> tuple
 
 
 def preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, threads: int = 1) -> NDArray[Any]:
-    """The tensor for `pixels` (uint8, (height, width, 3), RGB), C-contiguous; large images are resized by `threads`.
+    """The tensor for `pixels` (uint8, (height, width, 3), RGB), C-contiguous; large images are resized by `threads`
+    (by area on one: where bands end a pixel would differ by a level).
 
     Where the graph takes the image itself and no region is cut out, the tensor is a view: nothing is copied.
     """

@@ -12,6 +12,7 @@ from agent.errors import AgentStops, ModelAlreadyStarted, ModelNotFound, Refusal
 from agent.models.admission import Caller
 from agent.models.device_threshold import ThresholdFile
 from agent.models.keeper import ModelSettings, OpenWorker
+from agent.models.lifecycle import ModelStatus
 from agent.models.registry import Record, check_component_name
 from agent.models.request import DetectRequest
 from agent.models.served_model import Inspection, ModelDescription, OnChange, ServedModel
@@ -32,7 +33,8 @@ class Fleet:
         auto_start: bool = False,
         on_change: OnChange = lambda component, can_answer: None,
     ) -> None:
-        """Models in `wanted` start as soon as they are registered; with `auto_start` all do.
+        """Models in `wanted` start as soon as they are registered, and FAILED ones with their next version; with
+        `auto_start` all do.
 
         `on_change` is told whether a model can answer an image now, whenever that may have changed.
         """
@@ -98,6 +100,8 @@ class Fleet:
             model.use_threshold(threshold)
             if model.record != record:
                 model.use(record)
+                if self._is_wanted(component) and model.describe().status is ModelStatus.FAILED:
+                    self._to_start.add(component)  # a deployment may have mended it, and nobody is there to start it
         if component in self._to_start:
             self._start_by_itself(component)
 
@@ -109,8 +113,11 @@ class Fleet:
         with self._lock:
             model.use_settings(self._settings)  # they may have changed meanwhile
             self._models[record.component] = model
-            if self._auto_start or record.component in self._wanted:
+            if self._is_wanted(record.component):
                 self._to_start.add(record.component)
+
+    def _is_wanted(self, component: str) -> bool:
+        return self._auto_start or component in self._wanted
 
     def _start_by_itself(self, component: str) -> None:
         try:

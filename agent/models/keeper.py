@@ -7,18 +7,19 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from agent.errors import BadPackage, NotEnoughMemory, Refusal
+from agent.errors import BadPackage, NoMemoryToLoad, NotEnoughMemory, Refusal
 from agent.models.memory import available_memory, needed_memory
 from agent.models.registry import Record
 from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
 from agent.packages.manifest import Manifest
-from agent.packages.package import read_package
+from agent.packages.package import Package, read_package
 from agent.workers.handle import WorkerDied, WorkerHandle
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,11 @@ MEMORY_RETRY = 30.0
 RECYCLING_REST = 600.0
 """Seconds that a worker serves at least before it may be replaced for having grown: one that grows at once, because its
 first image is a large one, would be replaced for ever."""
+LOADS_AT_ONCE = 8
+"""Models that start at a time, of all together: a worker takes a core and some 100 MB to load, and a registry may hold
+hundreds. Updates and the next of a dead worker wait for nobody: calls wait for them."""
+LEAVING_STEP = 0.2
+"""Seconds between two looks at whether a model that waits for its turn to load is still wanted."""
 BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
 """Seconds before the first, second, ... restart in a row: one crash costs no wait, a crash loop no core."""
 
@@ -50,8 +56,10 @@ class ModelSettings:
     available_memory: Callable[[], int] = available_memory
     """Bytes that may still be taken."""
     memory_interval: float = 5.0
-    """Seconds between two looks at how much a worker has grown."""
+    """Seconds between two looks at how much a worker has grown, and whether its weights are as they were."""
     recycling_rest: float = RECYCLING_REST
+    loading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(LOADS_AT_ONCE))
+    """Shared by all models; one that starts holds it until it is loaded."""
 
 
 class OpenWorker(Protocol):
@@ -99,6 +107,10 @@ class Keeper:
         """Why the version that is wanted does not serve; goes after what people are told of the one that does."""
         self._again_at = math.inf
         """When an update that found too little memory is tried again."""
+        self._package: Package | None = None
+        """What serves, or served last."""
+        self._weights: dict[tuple[int, int], tuple[int, int]] = {}
+        """Its files of weights as they were before they were hashed."""
         self._size_at_first = 0
         """Bytes that the worker on duty had when it came."""
         self._came_at = 0.0
@@ -140,12 +152,16 @@ class Keeper:
     def _keep(self) -> None:
         reason = ""
         try:
-            self._open_and_take_over(self._next_record())
+            with self._turn_to_load():
+                self._open_and_take_over(self._next_record())
             while self._next_event():
                 if not self._post.is_staffed:
                     self._replace_dead_worker()
                 elif self._is_outdated():
                     self._update()
+                elif self._weights_have_changed():
+                    log.error("model %s: its weights on disk were written to; it is loaded anew", self._component)
+                    self._post.dismiss(self._post.relieve(None))
                 elif self._has_outgrown():
                     self._recycle()
         except (Refusal, WorkerDied) as error:
@@ -181,13 +197,26 @@ class Keeper:
             self._tried, self._complaint, self._again_at = self._wanted, "", math.inf
             return self._tried
 
+    @contextmanager
+    def _turn_to_load(self) -> Iterator[None]:
+        """Raises WorkerDied where the keeper is to leave meanwhile."""
+        while not self._settings.loading.acquire(timeout=LEAVING_STEP):
+            self._reports.progresses("waiting until other models are loaded")
+            if self._leaving:
+                raise WorkerDied
+        try:
+            yield
+        finally:
+            self._settings.loading.release()
+
     def _open_and_take_over(self, record: Record) -> None:
         """Opens a worker for `record`, beside the one that may be serving, and lets it take the calls from then on.
 
         Raises:
-            BadPackage, LoadTimedOut, WorkerDied: it cannot; a worker that serves already serves on.
+            BadPackage, LoadTimedOut, NoMemoryToLoad, WorkerDied: it cannot; a worker that serves already serves on.
         """
-        manifest = read_package(Path(record.path)).manifest
+        package = read_package(Path(record.path))
+        weights = package.stamps_of_weights()
         ended = threading.Event()
         worker = self._open_worker(
             Path(record.path), self._settings.slots, self._reports.progresses, lambda: self._worker_ended(ended)
@@ -208,9 +237,10 @@ class Keeper:
             worker.close()
             raise WorkerDied
         self._good, self._size_at_first, self._came_at = record, worker.memory(), time.monotonic()
+        self._package, self._weights = package, weights
         served_by = ServedBy(record.version, runs_on)
         relieved = self._post.relieve(OnDuty(worker, served_by, ended))
-        self._reports.serves(manifest, served_by)
+        self._reports.serves(package.manifest, served_by)
         if self._complaint:
             self._reports.says(f"{served_by}{self._complaint}")
         self._post.dismiss(relieved)
@@ -243,7 +273,9 @@ class Keeper:
                 if self._good == self._wanted:
                     raise
                 self._open_and_take_over(self._next_record())  # a deployment has replaced the package
-        except (WorkerDied, OSError) as error:  # it counts as one more death; the next event is that there is no worker
+        # It counts as one more death, for memory that is short now may be free soon. The next event is that there is
+        # no worker.
+        except (WorkerDied, NoMemoryToLoad, OSError) as error:
             log.warning("model %s: the new worker did not come up (%s)", self._component, error)
 
     def _update(self) -> None:
@@ -285,7 +317,7 @@ class Keeper:
 
         Raises:
             NotEnoughMemory: there is too little for a new version beside the one that serves.
-            BadPackage, LoadTimedOut, WorkerDied, OSError: the new one cannot serve.
+            BadPackage, LoadTimedOut, NoMemoryToLoad, WorkerDied, OSError: the new one cannot serve.
         """
         needed, available = needed_memory(read_package(Path(record.path)).manifest), self._settings.available_memory()
         is_tight = needed > available
@@ -294,6 +326,12 @@ class Keeper:
         if is_tight or self._settings.unload_first:
             self._post.dismiss(self._post.relieve(None))  # calls wait meanwhile
         self._open_and_take_over(record)
+
+    def _weights_have_changed(self) -> bool:
+        if self._package is None or not self._weights:
+            return False
+        now = self._package.stamps_of_weights()
+        return any(now.get(file, stamp) != stamp for file, stamp in self._weights.items())
 
     def _has_outgrown(self) -> bool:
         growth, rest = self._settings.worker_growth, self._settings.recycling_rest

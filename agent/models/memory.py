@@ -11,6 +11,9 @@ WORKER = 96 << 20
 PER_MODEL_BYTE = 2
 """A runtime keeps a model's weights, often once more in the layout its kernels like."""
 
+LOADING_SHARE = 0.9
+"""Of the memory that is available; a model that takes more is a bomb, or for another device."""
+
 
 def needed_memory(manifest: Manifest) -> int:
     """Bytes that a worker for this package will take at least, estimated from the files its model is made of."""
@@ -32,6 +35,11 @@ def available_memory() -> int:
     except (OSError, ValueError):  # no control groups of version 2, or not visible here
         pass
     return available
+
+
+def memory_to_load() -> int:
+    """Bytes that loading one model may take now; the rest is for those that serve meanwhile."""
+    return int(LOADING_SHARE * available_memory())
 
 
 def _mem_available() -> int:

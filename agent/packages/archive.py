@@ -7,6 +7,7 @@ refused, not mended.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import stat
 import tempfile
@@ -52,7 +53,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a package's ZIP into `folder`, which must not exist; it appears whole or not at all.
 
     Raises:
-        BadArchive: it is no ZIP, or an entry breaks a rule.
+        BadArchive: it is no ZIP, or an entry breaks a rule or is not what the manifest lists.
         BadManifest: its manifest does.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(archive) as opened:
             yield opened
     except FileNotFoundError:
-        raise BadArchive(None, f"there is no file {archive.name!r}") from None
+        raise BadArchive(None, f"there is no file {archive.name!r}; name a package's folder or its ZIP") from None
     except OSError as error:  # not str(error), which names folders of this device
         raise BadArchive(None, f"it cannot be unpacked ({error.strerror or 'unreadable'})") from None
     # ValueError: names that are no UTF-8; RuntimeError: what zipfile does not implement.
@@ -97,12 +98,16 @@ def _unpack_into(archive: zipfile.ZipFile, target: Path) -> None:
         path = target / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as unpacked, archive.open(entry) as packed:
-            left = file.size
+            left, digest = file.size, hashlib.sha256()
             while left and (chunk := packed.read(min(CHUNK, left))):
                 unpacked.write(chunk)
+                digest.update(chunk)
                 left -= len(chunk)
             if left or packed.read(1):
                 raise BadArchive(file.path, f"it does not have the {file.size} bytes that the manifest says")
+            # Here and not later: what lies unpacked is never unpacked again, a bad copy would stay for good.
+            if digest.hexdigest() != file.sha256:
+                raise BadArchive(file.path, f"its SHA-256 is {digest.hexdigest()}; the manifest says {file.sha256}")
 
 
 def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

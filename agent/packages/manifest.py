@@ -18,6 +18,8 @@ MAX_BYTES = 1 << 20
 MAX_LABELS = 100
 """Anomaly types in one project, as the original service had it; 20 of them show in one mask."""
 
+# Of anything, also bytes: what system calls can say. Integers of JSON may have thousands of digits.
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 # 64 to 4096 pixels a side is the range of the wire contract, whatever the package says.
 Side = Annotated[int, Meta(ge=64, le=4096)]
 TensorSide = Annotated[int, Meta(ge=1, le=4096)]
@@ -45,7 +47,7 @@ class Identity(_Part, frozen=True):
     """What clients of the original service expect to see; any text, may be empty."""
     source: Annotated[str, Meta(max_length=2000)] = ""
     licence: Annotated[str, Meta(max_length=2000)] = ""
-    training_images: Annotated[int, Meta(ge=0)] = 0
+    training_images: Count = 0
     created: Annotated[str, Meta(max_length=40)] = ""
     """ISO 8601, UTC."""
 
@@ -147,7 +149,7 @@ class Outputs(_Part, frozen=True):
     """(1, K) or (K,): one number per class; the score is the sum over the classes that are not normal."""
     class_activation: Activation = "none"
     """What turns class_scores into probabilities; none where the graph did it."""
-    normal_class_ids: list[Annotated[int, Meta(ge=0)]] = []
+    normal_class_ids: list[Count] = []
     """Indices in class_scores that mean normal."""
     anomaly_map: Name | None = None
     """(1, 1, h, w), (1, h, w) or (h, w): one number per pixel, at any resolution; label 1 where it reaches the
@@ -264,7 +266,7 @@ class PackageFile(_Part, frozen=True):
     """A file of the package. A file that is not listed is ignored, whatever it is."""
 
     path: RelativePath
-    size: Annotated[int, Meta(ge=0)]
+    size: Count
     """Bytes."""
     sha256: Sha256
     runtime: Runtime | None = None

@@ -18,6 +18,10 @@ from agent.errors import BadManifest
 from agent.packages.manifest import MAX_BYTES, AgentPreprocessing, Manifest, PackageFile
 from agent.packages.palette import BACKGROUND, PALETTE
 
+WHERE = re.compile(r" - at `(?:key` in `)?\$\.?([\w.\[\]]{0,200})`\Z")
+"""How msgspec's messages end, a key of a mapping being ``- at `key` in `$.self_test[0].tolerance` ``. Before that they
+quote what a manifest holds, which may look the same: so nothing is taken for a path that is not short and plain."""
+
 
 def read_manifest(content: bytes) -> Manifest:
     """The manifest in `content`, checked.
@@ -41,11 +45,11 @@ def _strict_json(content: bytes) -> Any:
         raise BadManifest(None, None, f"it holds {len(content)} bytes; at most {MAX_BYTES} are read")
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise BadManifest(None, twice, "the key stands there twice")
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise BadManifest(None, key, "the key stands there twice")
+            found[key] = value
         return found
 
     def finite(text: str) -> float:
@@ -68,15 +72,14 @@ def _strict_json(content: bytes) -> Any:
         raise BadManifest(None, None, f"no JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise BadManifest(None, None, "it is nested too deeply") from None
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise BadManifest(None, None, f"{error}") from None
+    except ValueError:  # from int(): Python converts no more than some thousands
+        raise BadManifest(None, None, "a whole number has too many digits") from None
 
 
 def _refuse(error: msgspec.ValidationError, raw: Any) -> NoReturn:
     """Says which field and value msgspec did not accept; its message ends in the path: - at `$.image.width`."""
-    reason, _, where = str(error).partition(" - at `")
-    # A key of a mapping: ``... - at `key` in `$.self_test[0].tolerance` ``.
-    path = where.rstrip("`").rpartition("`")[2].removeprefix("$").removeprefix(".")
+    found = WHERE.search(str(error))
+    reason, path = (str(error)[: found.start()], found[1]) if found else (str(error), "")
     # It quotes unknown keys and values: one line, not endless.
     reason = "".join(character if character.isprintable() else "?" for character in reason[:200]).replace("`", "'")
     value = raw

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -40,6 +41,21 @@ class Package:
         """
         content = _read(self.folder, test.path, test.width * test.height * 3)
         return np.frombuffer(content, np.uint8).reshape(test.height, test.width, 3)
+
+    def stamps_of_weights(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """Device and inode of each file that may hold weights beside the model, to size and time of change.
+
+        A runtime maps such files: who writes into one changes what the model answers, while a file that takes its name
+        changes nothing.
+        """
+        own = {test.path for test in self.manifest.self_test} | {self.manifest.preprocessing.ignore_mask}
+        stamps = {}
+        for file in self.manifest.files:
+            if file.runtime is None and file.path not in own:
+                with suppress(OSError):  # it has gone
+                    status = self.path_of(file).stat()
+                    stamps[status.st_dev, status.st_ino] = (status.st_size, status.st_mtime_ns)
+        return stamps
 
     def ignore_mask(self) -> NDArray[np.bool_] | None:
         """Where pixels are background whatever the model says, bool, (height, width); None without such a mask.
@@ -91,7 +107,8 @@ def _check_external_data(package: Package, model: PackageFile) -> None:
         # Locations come from the model: on one line, not endless.
         shown = json.dumps(location if len(location) <= 80 else location[:77] + "...")
         path = PurePosixPath(location)
-        if path.is_absolute() or ".." in path.parts or "\\" in location:
+        # "*/": ONNX Runtime's marks for an address in memory; not every version refuses them in a file.
+        if path.is_absolute() or ".." in path.parts or "\\" in location or location.startswith("*/"):
             raise BadPackageFile(model.path, f"it keeps weights in {shown}, which is no path inside the package")
         if str(PurePosixPath(model.path).parent / path) not in listed:
             raise BadPackageFile(model.path, f"it keeps weights in {shown}, which the manifest does not list")

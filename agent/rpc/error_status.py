@@ -23,6 +23,7 @@ STATUS_OF: dict[type[Refusal], grpc.StatusCode] = {
     errors.TooManyBytes: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotEnoughMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.NoMemoryToLoad: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NoRoomForMask: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.CallerGone: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ModelCrashed: grpc.StatusCode.INTERNAL,

@@ -52,6 +52,7 @@ class WorkerHandle(Protocol):
 
         Raises:
             BadPackage: the package cannot be served.
+            NoMemoryToLoad: that takes more memory than it may.
             LoadTimedOut: it was not open within `limit` seconds, and has been killed.
             WorkerDied: the process ended.
         """

@@ -34,6 +34,8 @@ class Open(msgspec.Struct, frozen=True, tag=True):
     folder: str
     threads: int
     slots: int
+    memory: int
+    """Bytes that loading may take."""
 
 
 class Detect(msgspec.Struct, frozen=True, tag=True):

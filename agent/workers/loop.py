@@ -31,6 +31,7 @@ from agent.images.shared_memory import read_segment, write_segment
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
 from agent.workers.link import Answer, Detect, InHand, Link, Open, Opened, Progress, Refused, refused
+from agent.workers.memory_limit import limited_memory
 from agent.workers.slots import Slot, map_slots
 
 PR_SET_PDEATHSIG = 1
@@ -51,7 +52,8 @@ def main() -> None:
     if first is None or not isinstance(first[0], Open):
         return
     try:
-        pipeline = _open(first[0], link)
+        with limited_memory(first[0].memory):
+            pipeline = _open(first[0], link)
     except Refusal as refusal:
         link.send(refused(None, refusal))
         return

@@ -75,8 +75,12 @@ class WorkerProcess:
         slots: int,
         on_progress: Callable[[str], None],
         on_end: Callable[[], None],
+        memory: int,
     ) -> None:
-        """Starts the process. `on_progress` and `on_end` are called from a thread of this handle."""
+        """Starts the process. `on_progress` and `on_end` are called from a thread of this handle.
+
+        `memory`: bytes that loading the model may take.
+        """
         self._on_progress, self._on_end = on_progress, on_end
         self._lock = threading.Lock()
         self._calls: dict[int, _Call] = {}
@@ -85,24 +89,24 @@ class WorkerProcess:
         self._end_told = threading.Event()
         self._opened: Future[RunsOn] = Future()
         try:
-            self._begin(folder, threads, slots)
+            self._begin(Open(str(folder), threads, slots, memory))
         except RuntimeError as error:  # no thread to be had: the system's refusal, as if there were no process
             raise OSError(errno.EAGAIN, str(error)) from error
 
-    def _begin(self, folder: Path, threads: int, slots: int) -> None:
+    def _begin(self, order: Open) -> None:
         with ExitStack() as closed_here:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             closed_here.callback(theirs.close)
             self._link = Link(ours)
             with ExitStack() as undone:  # what must not stay behind where a step fails
                 undone.callback(self._link.close)
-                self._slots, descriptors = make_slots(slots)
+                self._slots, descriptors = make_slots(order.slots)
                 for descriptor in descriptors:
                     closed_here.callback(os.close, descriptor)
                 self._process = _spawner.submit(_start, theirs.fileno()).result()
                 undone.callback(self._process.wait)
                 undone.callback(self._process.kill)
-                self._link.send(Open(str(folder), threads, slots), descriptors)
+                self._link.send(order, descriptors)
                 for target, name in ((self._receive, "worker-link"), (self._read_output, "worker-output")):
                     threading.Thread(target=target, name=name, daemon=True).start()
                 undone.pop_all()
@@ -258,6 +262,8 @@ def _start(descriptor: int) -> subprocess.Popen[bytes]:
     # Pillow gives freed memory back to the system, and takes it page by page for the next image, unless it may keep
     # blocks (of 16 MiB): a 4096 x 3000 image is then taken over four times as fast.
     environment.setdefault("PILLOW_BLOCKS_MAX", "8")
+    # NumPy's matrix products would start threads of their own, one per core, which spin between two images.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     # The worker runs the same code as we do, wherever it was imported from, and nothing that lies in the current
     # folder: `python -m` looks there first, so it starts in one where nobody but root puts anything.
     paths = [str(Path(agent.__file__).resolve().parent.parent)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto
 
@@ -142,6 +143,52 @@ def test_a_model_of_two_inputs_is_refused(backend, write):
     assert "it takes 'image', 'second'; the manifest feeds 'image'." in said
 
 
+def test_names_of_a_graph_are_told_in_one_line_that_can_be_read_and_not_without_end(backend, write):
+    model = darkness_model()
+    for number in range(5000):
+        name = f"{number}\n\x1b[2J"
+        model.graph.node.append(onnx.helper.make_node("Identity", ["score"], [name]))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]))
+    said = refused(backend, write(model, outputs=("heat",)), ModelDoesNotFit)
+    assert said.isprintable()
+    assert said.endswith(" and 4992 more; the manifest reads 'heat'.")
+
+
+def test_a_name_that_is_not_utf_8_is_refused(backend, write):
+    model = write()
+    content = model.path.read_bytes()
+    assert content.count(b"\x12\x01W") == 2  # the image's width and the map's, a free dimension's name
+    model.path.write_bytes(content.replace(b"\x12\x01W", b"\x12\x01\xbc"))
+    assert refused(backend, model, ModelNotLoaded).endswith(
+        "could not load the model: a name in the graph is not UTF-8"
+    )
+
+
+def as_text(model):
+    model.graph.node.append(onnx.helper.make_node("Cast", ["score"], ["answer"], to=TensorProto.STRING))
+    return onnx.helper.make_tensor_value_info("answer", TensorProto.STRING, [1])
+
+
+def as_sequence(model):
+    model.graph.node.append(onnx.helper.make_node("SequenceConstruct", ["score"], ["answer"]))
+    return onnx.helper.make_tensor_sequence_value_info("answer", TensorProto.FLOAT, [1])
+
+
+def as_bits_of_a_small_float(model):
+    model.graph.node.append(onnx.helper.make_node("Cast", ["score"], ["bits"], to=TensorProto.FLOAT8E4M3FN))
+    model.graph.node.append(onnx.helper.make_node("Identity", ["bits"], ["answer"]))
+    return onnx.helper.make_tensor_value_info("answer", TensorProto.FLOAT8E4M3FN, [1])
+
+
+@pytest.mark.parametrize("kind", [as_text, as_sequence, as_bits_of_a_small_float])
+def test_a_model_whose_output_is_no_tensor_of_numbers_is_refused(backend, write, kind):
+    model = darkness_model()
+    model.opset_import[0].version = 19  # the first with 8-bit floats
+    model.graph.output.append(kind(model))
+    said = refused(backend, write(model, outputs=("answer",)), ModelDoesNotFit)
+    assert said.endswith("; a tensor of numbers can be read.")
+
+
 # --- files that are no models
 
 GARBAGE = {
@@ -164,6 +211,18 @@ def test_a_file_that_is_no_model_is_refused_without_a_path(backend, write, tmp_p
     said = refused(backend, model, ModelNotLoaded)
     assert "could not load the model" in said
     assert str(tmp_path) not in said
+
+
+def test_a_file_in_onnx_runtimes_own_format_is_refused_whatever_its_name(write, tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "saved")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.log_severity_level = 3  # it warns that this is for this machine only
+    onnxruntime.InferenceSession(str(write().path), options, providers=["CPUExecutionProvider"])
+    (tmp_path / "own format").mkdir()
+    model = write(path="own format/model.ort")
+    model.path.write_bytes((tmp_path / "saved").read_bytes())
+    assert "Protobuf parsing failed" in refused(OnnxRuntimeBackend, model, ModelNotLoaded)
 
 
 def with_external_data(location):

@@ -30,6 +30,16 @@ def test_every_pixel_is_the_mean_of_what_it_covers(width: int, height: int) -> N
     assert np.abs(resized - by_repeating(pixels, width, height)).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize(("source", "wanted"), [(29, 7), (25, 11), (480, 29), (960, 85)])
+def test_the_last_pixel_ends_where_the_image_does(source: int, wanted: int) -> None:
+    assert wanted * (source / wanted) > source  # in floats
+    pixels = np.zeros((source, source, 3), np.uint8)
+    pixels[-1, -1] = 255
+    expected = np.zeros((wanted, wanted, 3), np.uint8)
+    expected[-1, -1] = round(255 * (wanted / source) ** 2)
+    np.testing.assert_array_equal(resize_by_area(pixels, wanted, wanted), expected)
+
+
 def test_even_images_stay_even() -> None:
     """Weights add up to one wherever the edges fall."""
     for side in range(1, 60):

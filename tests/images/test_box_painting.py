@@ -149,3 +149,14 @@ def test_an_image_smaller_than_the_prototypes_gets_its_instance_too():
     expected = np.zeros((10, 10), int)
     expected[2:9, 5:9] = 1
     np.testing.assert_array_equal(labels, expected)
+
+
+def test_of_an_image_smaller_than_the_prototypes_a_box_shows_the_pixels_of_the_whole():
+    """Each pixel is made of 16 x 16 cells, and many of those at the edges of the box lie beyond it."""
+    placement = Placement(Axis(10, 80, 0, 80), Axis(10, 80, 0, 80))
+    logits = np.random.default_rng(4).normal(size=(80, 80)).astype(np.float32)
+    whole = np.asarray(Image.fromarray(logits).resize((10, 10), Image.Resampling.BILINEAR)) > 0
+    for left, top in np.ndindex(7, 7):
+        labels = painted([((left, top, left + 3, top + 3), 0.9, 0, (1,))], placement=placement, prototypes=logits[None])
+        inside = np.s_[top : top + 3, left : left + 3]
+        np.testing.assert_array_equal(labels[inside], whole[inside])

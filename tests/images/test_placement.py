@@ -107,6 +107,16 @@ def test_a_cell_that_holds_some_padding_is_kept_and_the_pixels_begin_inside_it()
     assert (down.first_cell, down.end_cell, down.left, down.right) == (2, 18, 0.5, 15.5)
 
 
+def test_a_floats_last_digit_makes_no_cell_of_padding_part_of_the_image():
+    """The map covers 201.6 of 224 pixels, 28.8 a cell; the image begins where its second one does, and ends with six.
+
+    In floats that is 0.9999999999999999 and 6.000000000000001 cells: both neighbours hold nothing but padding.
+    """
+    covered = Axis(length=64, plane=224, start=40, size=144).covered(7, begin=0.05, share=0.9)
+    assert (covered.first_cell, covered.end_cell) == (1, 6)
+    assert (covered.left, covered.right) == (0, 5)  # Pillow takes no part below 0 and none beyond the last cell
+
+
 def test_of_a_crop_the_middle_of_the_image_is_covered():
     across, down = map_cover(placement_of(agent("crop", 224, 224, shorter_side=256), 1280, 960), (28, 56), None)
     assert (down.first, down.end) == (60, 900)  # 16 of 256 pixels above and below

@@ -72,12 +72,18 @@ MAP = [[0.1, 0.2], [0.9, 0.3]]
 # --- where the score comes from
 
 
-@pytest.mark.parametrize("values", [0.3, [0.3], [[0.3]], [[0.3], [0.9]]])
+@pytest.mark.parametrize("values", [0.3, [0.3], [[0.3]], [[[[0.3]]]]])
 def test_a_named_score_is_the_score_whatever_its_shape_and_whatever_else_there_is(values):
     outputs = {"score": "s", "class_scores": "c", "normal_class_ids": [0], "anomaly_map": "m"}
     tensors = {"s": values, "c": [[0.0, 1.0]], "m": MAP}
     assert score(outputs, tensors) == pytest.approx(0.3)
     assert manifest(**outputs).outputs.tensors == ("s", "c", "m")
+
+
+@pytest.mark.parametrize("values", [[0.3, 0.9], [[0.3], [0.9]], [MAP]])
+def test_a_score_of_several_numbers_is_an_error(values):
+    with pytest.raises(ModelDoesNotFit, match=r"'s' has the shape .*; a score is one number"):
+        score({"score": "s"}, {"s": values})
 
 
 @pytest.mark.parametrize(
@@ -107,6 +113,13 @@ def test_class_scores_are_activated_as_the_package_says():
     assert score({**outputs, "class_activation": "softmax"}, logits) == pytest.approx(softmax, abs=1e-6)
     two = {"c": [[2.0, -1.0]]}
     assert score({**outputs, "class_activation": "sigmoid"}, two) == pytest.approx(1 / (1 + math.e), abs=1e-6)
+
+
+def test_class_scores_of_half_precision_are_activated_in_single_precision():
+    outputs = {"class_scores": "c", "normal_class_ids": [0], "class_activation": "softmax"}
+    half = dataclasses.replace(answer(outputs, {}), tensors={"c": np.array([[1.5, 1.25, 0.5, 0.25]], np.float16)})
+    exponentials = [math.exp(value) for value in (1.5, 1.25, 0.5, 0.25)]  # all of them exact in half precision
+    assert image_score(half) == pytest.approx(sum(exponentials[1:]) / sum(exponentials), abs=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
@@ -149,11 +162,11 @@ def test_channels_that_paint_background_do_not_count_as_anomaly():
 
 
 def test_the_class_masks_mean_is_over_all_its_channels_and_pixels():
-    channels = [[[0.9, 0.5]], [[0.1, 0.2]], [[0.0, 0.3]]]
+    channels = [[[0.9, 0.8]], [[0.1, 0.2]], [[0.0, 0.3]]]
     outputs = {"class_mask": "m", "mask_score": "mean"}
-    assert score(outputs, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
+    assert score(outputs, {"m": channels}) == pytest.approx(2.3 / 6, abs=1e-6)
     painting = {**outputs, "mask_labels": ["background", "background", "dent"]}
-    assert score(painting, {"m": channels}) == pytest.approx(2.0 / 6, abs=1e-6)
+    assert score(painting, {"m": channels}) == pytest.approx(2.3 / 6, abs=1e-6)
     assert score({**outputs, "mask_score": "maximum"}, {"m": channels}) == pytest.approx(0.5, abs=1e-6)
 
 
@@ -260,6 +273,29 @@ def test_a_class_mask_under_a_letterbox_is_cut_and_resized_to_the_nearest_neighb
     np.testing.assert_array_equal(labels, np.kron(by_pixel[2:6], np.ones((2, 2), int)))
 
 
+@pytest.mark.parametrize("ignores", [False, True])
+@pytest.mark.parametrize("output", ["anomaly_map", "class_mask"])
+def test_a_map_of_nothing_but_padding_makes_no_anomaly(output, ignores):
+    inspected = np.eye(8, 16, dtype=bool) if ignores else None
+    values = np.ones((8, 8)) if output == "anomaly_map" else np.stack([np.zeros((8, 8)), *[np.ones((8, 8))] * 2])
+    outputs = {output: "m", "map_covers": Cover(x=0, y=0, width=1, height=0.25)}
+    nowhere = answer(outputs, {"m": values}, inspected=inspected, placement=LETTERBOXED)
+    assert image_score(nowhere) == 0
+    assert pixel_labels(nowhere).shape == (8, 16)
+    assert not pixel_labels(nowhere).any()
+
+
+def test_as_many_cells_as_pixels_are_resized_where_they_lie_on_padding_in_part():
+    """4 pixels lie on 6 of 8 tensor pixels, so on 3 of 4 cells: the outer ones are only half on the image."""
+    placement = Placement(Axis(4, 8, 1, 6), Axis(4, 8, 1, 6))
+    values = np.zeros((4, 4))
+    values[:, 0] = 1  # 0.625 in the middle of the first column of pixels
+    outputs = answer({"anomaly_map": "m"}, {"m": values}, placement=placement, pixel_threshold=0.7)
+    assert not pixel_labels(outputs).any()
+    outputs = answer({"anomaly_map": "m"}, {"m": values}, placement=placement, pixel_threshold=0.6)
+    assert pixel_labels(outputs)[:, 0].all()
+
+
 def test_ignored_pixels_make_no_score_of_a_map_of_a_part():
     outputs = {"anomaly_map": "m", "map_covers": QUARTER}
     inspected = np.ones((8, 8), bool)
@@ -332,6 +368,12 @@ def test_ignored_pixels_are_not_painted_by_boxes():
     labels = pixel_labels(answer(outputs, tensors, inspected=inspected))
     assert np.argwhere(labels).min(axis=0).tolist() == [15, 0]
     assert labels.sum() == 5 * 20
+
+
+def test_boxes_without_extent_paint_a_pixel_each():
+    anchors = np.array([[[10.5, 30.5], [10.5, 30.5], [0, 0], [0, 0], [0.9, 0.8]]])  # x, y, width, height, score
+    labels = labels_of({"boxes": Boxes("b", "anchors", ["dent"])}, {"b": anchors}, 64, 64)
+    assert np.argwhere(labels).tolist() == [[11, 11], [31, 31]]  # halves are rounded up
 
 
 def test_labels_of_boxes_are_found_by_name():

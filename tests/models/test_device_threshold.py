@@ -58,6 +58,7 @@ BAD = {
     "an unknown key that would forge a line": GOOD | {"x\nERROR forged": 1},
     "another component": GOOD | {"component": "bolt"},
     "another component that would forge a line": GOOD | {"component": "bolt\nERROR forged"},
+    "another component of an endless name": GOOD | {"component": "bolt" * 5000},
     "counts below 0": GOOD | {"measured": {"good": -1, "anomalous": 0, "false_rejects": 0, "misses": 0}},
 }
 

@@ -1,9 +1,10 @@
-"""All models together: what happens when the agent is asked to stop."""
+"""All models together: when the agent is asked to stop, and when a deployment mends a model."""
 
 from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from agent.models.lifecycle import ModelStatus
 from agent.models.registry import Record
 from tests.support.fake_worker import NORMAL, PATIENCE, Plan, eventually, image_request
 from tests.support.model_bench import SETTINGS, Bench
+from tests.support.packages import make_package
 
 
 def test_a_fleet_that_drains_answers_what_it_has_and_refuses_more(bench: Bench) -> None:
@@ -33,4 +35,23 @@ def test_a_fleet_that_drains_answers_what_it_has_and_refuses_more(bench: Bench) 
         may_answer.set()
         drained.result(PATIENCE)
         assert call.result(PATIENCE).detection == NORMAL
+    fleet.close()
+
+
+@pytest.mark.parametrize("auto_start", [True, False])
+def test_a_wanted_model_that_failed_starts_with_its_next_version(
+    bench: Bench, tmp_path: Path, auto_start: bool
+) -> None:
+    fleet = Fleet(bench.workers, SETTINGS, auto_start=auto_start)
+    bad = make_package(tmp_path / "bad")
+    (bad / "manifest.json").write_text("{}")
+    fleet.apply({"model": Record("model", "0", str(bad))})
+    if not auto_start:  # a client wants it
+        fleet.start("model")
+    eventually("the model to fail", lambda: fleet.describe("model").status is ModelStatus.FAILED)
+    fleet.apply({"model": Record("model", "1", str(bench.packages / "1"))})
+    eventually("the model to run", lambda: fleet.describe("model").status is ModelStatus.RUNNING)
+    fleet.stop("model")
+    fleet.apply({"model": Record("model", "0", str(bad))})
+    assert fleet.describe("model").status is ModelStatus.STOPPED
     fleet.close()

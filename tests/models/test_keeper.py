@@ -25,6 +25,7 @@ from agent.models.fleet import Fleet
 from agent.models.keeper import DEATHS_ALLOWED
 from agent.models.registry import Record
 from agent.models.served_model import ServedModel
+from agent.packages.package import read_package
 from agent.workers.handle import ImageToInspect, WorkerDied
 from agent.workers.process import WorkerProcess
 from tests.support.fake_worker import (
@@ -36,7 +37,7 @@ from tests.support.fake_worker import (
     image_request,
 )
 from tests.support.model_bench import ARN, FAILED, RUNNING, SETTINGS, STOPPED, STOPPING, Bench, becomes, says
-from tests.support.packages import make_package
+from tests.support.packages import add_file, changed, make_package, rewrite_manifest
 
 # --- workers that die ---
 
@@ -585,6 +586,50 @@ def test_an_update_that_found_too_little_memory_is_tried_again(bench: Bench, mon
     says(model, "version 2.0.0, fake runtime of 2 on CPU")
 
 
+def test_weights_that_were_written_to_while_they_are_mapped_are_loaded_anew(bench: Bench, tmp_path: Path) -> None:
+    folder = make_package(tmp_path / "package")
+    manifest = read_package(folder).manifest
+    rewrite_manifest(folder, changed(manifest, files=[*manifest.files, add_file(folder, "w.bin", b"weights")]))
+    model = ServedModel(Record("model", "1.0.0", str(folder)), bench.workers, replace(SETTINGS, memory_interval=0.01))
+    bench.models.append(model)
+    model.start()
+    becomes(model, RUNNING)
+    (folder / "w.bin").write_bytes(b"changed in place")
+    happens(bench.workers.number(0).closed)
+    assert bench.workers.number(1).is_open.wait(PATIENCE)
+    assert model.describe().status is RUNNING
+
+
+def test_models_that_start_wait_while_as_many_as_may_are_loading(bench: Bench) -> None:
+    settings = replace(SETTINGS, loading=threading.Semaphore(1))
+    gate = bench.gate()
+    bench.workers.next.append(Plan(may_open=gate))
+    first, second, third = (bench.model(settings=settings) for _ in range(3))
+    first.start()
+    bench.workers.number(0)
+    second.start()
+    third.start()
+    says(second, "waiting until other models are loaded")
+    third.close()  # one that waits can be given up
+    assert len(bench.workers.opened) == 1
+    gate.set()
+    becomes(first, RUNNING)
+    becomes(second, RUNNING)
+    assert len(bench.workers.opened) == 2
+
+
+def test_a_dead_worker_is_replaced_whatever_else_is_loading(bench: Bench) -> None:
+    settings = replace(SETTINGS, loading=threading.Semaphore(1))
+    gate = bench.gate()
+    model, other = bench.running(settings=settings), bench.model(settings=settings)
+    bench.workers.next.append(Plan(may_open=gate))
+    other.start()
+    bench.workers.number(1)
+    bench.workers.number(0).die()
+    assert bench.workers.number(2).is_open.wait(PATIENCE)
+    assert model.detect(image_request(), Caller()).detection is NORMAL
+
+
 def test_a_worker_that_died_is_let_go_of(bench: Bench) -> None:
     model = bench.running()
     for number in range(3):
@@ -604,7 +649,7 @@ def test_a_real_worker_that_grows_is_replaced_without_a_failed_call(tmp_path: Pa
     def open_worker(
         folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
     ) -> WorkerProcess:
-        opened.append(WorkerProcess(folder, 1, slots, on_progress, on_end))
+        opened.append(WorkerProcess(folder, 1, slots, on_progress, on_end, 1 << 30))
         return opened[-1]
 
     model = ServedModel(Record("model", "1.0.0", str(package)), open_worker, settings)

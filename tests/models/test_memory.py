@@ -10,7 +10,7 @@ import pytest
 from agent.errors import NotEnoughMemory
 from agent.models.keeper import ModelSettings
 from agent.models.lifecycle import ModelStatus
-from agent.models.memory import WORKER, available_memory, needed_memory
+from agent.models.memory import WORKER, available_memory, memory_to_load, needed_memory
 from agent.models.registry import Record
 from agent.models.served_model import ServedModel
 from agent.packages.package import read_package
@@ -27,6 +27,10 @@ def test_a_model_wants_a_worker_and_its_weights_twice_and_no_self_test_images(tm
 def test_what_is_available_is_some_of_what_there_is() -> None:
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < available_memory() <= total
+
+
+def test_loading_leaves_some_of_it_to_those_that_serve() -> None:
+    assert 0.8 < memory_to_load() / available_memory() < 0.95
 
 
 def test_a_start_without_enough_memory_is_refused_with_figures_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:

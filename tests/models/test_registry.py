@@ -417,7 +417,8 @@ def test_the_watch_goes_on_after_a_failure(directory, package, caplog):
     watch.start()
     assert next_report(reports) == {}
     write_record(directory, record("a", package))
-    assert next_report(reports) == {"a": "1.0.0"}
+    for _ in range(3):
+        assert next_report(reports) == {"a": "1.0.0"}
     write_record(directory, record("b", package))
     while (report := next_report(reports)) == {"a": "1.0.0"}:  # told again and again, since it stumbles over it
         pass

@@ -117,12 +117,17 @@ class FleetMachine(RuleBasedStateMachine):
         # While it loads, or has a call in hand, tests of their own.
         if model is None or model.status == "STARTING" or model.held:
             return
-        if model.status != "RUNNING":
+        if model.status == "STOPPED":
             self.write_record(name)
             return
         old, index = model.worker, len(self.workers.opened)
         self.workers.next.append(Plan(refuses_to_open=None if loads else ODD))
         self.write_record(name)
+        if model.status == "FAILED":  # a client wants it to run, so it starts by itself
+            model.status, model.deaths = "RUNNING" if loads else "FAILED", 0
+            model.worker, model.version = self.workers.number(index), self.records[name].version
+            eventually("the load to end", lambda: self.fleet.describe(name).status.value == model.status)
+            return
         new = self.workers.number(index)
         assert old is not None
         if loads:

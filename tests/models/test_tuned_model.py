@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import ModelNotLoaded
 from agent.images.detection import Detection
 from agent.models.admission import Caller
 from agent.models.device_threshold import DeviceThreshold, IgnoredThreshold
@@ -16,7 +17,7 @@ from agent.models.lifecycle import ModelStatus
 from agent.models.served_model import ServedModel
 from agent.workers.handle import ImageToInspect
 from tests.support.fake_worker import PATIENCE, Plan, eventually, happens, image_request
-from tests.support.model_bench import SETTINGS, Bench, says
+from tests.support.model_bench import SETTINGS, Bench, becomes, says
 
 OF_PACKAGE = 0.5
 
@@ -89,6 +90,34 @@ def test_it_is_kept_through_stop_and_start(bench: Bench) -> None:
     assert threshold_of(model) == 0.62
 
 
+def test_it_is_kept_by_a_model_that_failed(bench: Bench) -> None:
+    bench.workers.next.append(Plan(refuses_to_open=ModelNotLoaded("Runtime", "it is odd")))
+    model = bench.model()
+    model.use_threshold(on_device(0.62))
+    model.start()
+    becomes(model, ModelStatus.FAILED)
+    assert "0.62" not in model.describe().message
+    model.start()
+    becomes(model, ModelStatus.RUNNING)
+    assert threshold_of(model) == 0.62
+
+
+def test_of_two_calls_at_once_each_is_judged_by_the_threshold_it_found(bench: Bench) -> None:
+    gate = bench.gate()
+    bench.workers.plan = Plan(may_answer=gate, answer=judged_by)
+    model = bench.running()
+    model.use_threshold(on_device(0.62))
+    first = bench.threads.submit(threshold_of, model)
+    bench.workers.number(0).wait_for_calls(1)
+    model.use_threshold(on_device(0.4))
+    second = bench.threads.submit(threshold_of, model)
+    bench.workers.number(0).wait_for_calls(2)
+    model.use_threshold(None)
+    gate.set()
+    assert (first.result(PATIENCE), second.result(PATIENCE)) == (0.62, 0.4)
+    assert threshold_of(model) == OF_PACKAGE
+
+
 def test_another_version_is_judged_by_its_own_and_says_so_until_the_first_one_is_back(bench: Bench) -> None:
     model = bench.running("1")
     model.use_threshold(on_device(0.62))
@@ -150,6 +179,20 @@ def test_the_fleet_hands_thresholds_on_without_touching_workers(bench: Bench) ->
         assert (first, second) == (0.62, OF_PACKAGE)
         assert [model.component for model in fleet.list()] == ["model"]
         assert len(bench.workers.opened) == 1
+    finally:
+        fleet.close()
+
+
+def test_a_model_that_left_the_registry_and_came_back_is_judged_by_it(bench: Bench) -> None:
+    fleet = Fleet(bench.workers, SETTINGS, auto_start=True)
+    records, thresholds = {"model": bench.record("1")}, {"model": on_device(0.62)}
+    try:
+        fleet.apply(records)
+        eventually("it to run", lambda: fleet.describe("model").status is ModelStatus.RUNNING)
+        fleet.apply({}, thresholds)
+        fleet.apply(records, thresholds)
+        eventually("it to run again", lambda: fleet.describe("model").status is ModelStatus.RUNNING)
+        assert fleet.detect("model", image_request(), Caller()).detection.threshold == 0.62
     finally:
         fleet.close()
 

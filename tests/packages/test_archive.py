@@ -194,6 +194,17 @@ def test_a_listed_size_that_is_wrong_is_refused(folder, tmp_path, target, name, 
     assert said == f'The archive at entry "{name}": it does not have the {size} bytes that the manifest says.'
 
 
+def test_other_content_of_the_same_size_is_refused_and_the_right_one_can_follow(folder, tmp_path, target):
+    path = folder / "model.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    said = refused(zip_package(folder, tmp_path / "damaged.zip"), target)
+    assert said.startswith('The archive at entry "model.onnx": its SHA-256 is ')
+    path.write_bytes(content)
+    unpack(zip_package(folder, tmp_path / "package.zip"), target)
+    verify_files(read_package(target))
+
+
 def test_a_manifest_over_its_limit_is_refused(folder, tmp_path, target):
     with (folder / "manifest.json").open("ab") as manifest:
         manifest.write(b" " * (1 << 20))
@@ -203,7 +214,7 @@ def test_a_manifest_over_its_limit_is_refused(folder, tmp_path, target):
 
 def test_more_than_the_device_has_room_for_is_refused_before_unpacking(folder, tmp_path, target):
     manifest = read_package(folder).manifest
-    rewrite_manifest(folder, changed(manifest, files=[changed(manifest.files[0], size=2**70), manifest.files[1]]))
+    rewrite_manifest(folder, changed(manifest, files=[changed(manifest.files[0], size=2**62), manifest.files[1]]))
     assert " are free on this device" in refused(zip_package(folder, tmp_path / "package.zip"), target)
 
 
@@ -240,7 +251,9 @@ def test_what_is_no_zip_is_refused(tmp_path, zipped, target):
     (tmp_path / "half.zip").write_bytes(zipped.read_bytes()[:500])
     refused(tmp_path / "half.zip", target)
     refused(tmp_path, target)
-    assert refused(tmp_path / "absent.zip", target) == "The archive: there is no file 'absent.zip'."
+    assert refused(tmp_path / "absent.zip", target) == (
+        "The archive: there is no file 'absent.zip'; name a package's folder or its ZIP."
+    )
 
 
 def test_a_package_appears_whole_or_not_at_all(zipped, target, monkeypatch):

@@ -181,6 +181,10 @@ AGREEMENT = [
         "field 'preprocessing.shorter_side' is 31: it must cover the tensor's width and height.",
     ),
     (
+        {"preprocessing": {**AGENT, "height": 40, "resize": "crop", "shorter_side": 36}},
+        "field 'preprocessing.shorter_side' is 36: it must cover the tensor's width and height.",
+    ),
+    (
         {"preprocessing.region_of_interest": REGION, "image.any_size": True},
         "field 'image.any_size' is True: a region of interest or an ignore mask needs images of one size.",
     ),
@@ -330,6 +334,25 @@ def test_a_key_that_stands_there_twice_is_refused_at_every_depth(content):
     expected = 'manifest.json holds "width": the key stands there twice.'
     assert sentence(replaced(content, b'"width": 96', b'"width": 96, "width": 96')) == expected
     assert sentence(b'{"a": [{"width": 1, "width": 1}]}') == expected
+
+
+@pytest.mark.parametrize("place", ["files.0.size", "model.training_images", "outputs.normal_class_ids"])
+def test_counts_beyond_what_the_system_can_say_are_refused(content, place):
+    value = [10**30] if place.endswith("ids") else 10**30
+    assert "expected 'int' <= 9223372036854775807" in sentence(changed(content, {place: value}))
+
+
+def test_among_very_many_keys_the_one_that_stands_there_twice_is_named():
+    """A test of each against all others would take minutes."""
+    keys = ",".join(f'"{number}":0' for number in range(100_000))
+    assert sentence(f'{{{keys},"99999":1}}'.encode()).endswith('holds "99999": the key stands there twice.')
+
+
+@pytest.mark.parametrize("key", ["x - at `\n\nforged`", "x - at `$.\nforged`", "x - at `$." + "y" * 10_000 + "`"])
+def test_a_key_that_looks_like_the_end_of_a_message_stays_in_one_short_line(content, key):
+    refusal = sentence(json.dumps({**json.loads(content), key: 1}).encode())
+    assert refusal.isprintable() and len(refusal) < 300
+    assert "object contains unknown field" in refusal
 
 
 @pytest.mark.parametrize("deep", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 50_000 + b"]" * 50_000])

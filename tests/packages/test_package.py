@@ -216,3 +216,20 @@ def test_the_ignore_mask_is_every_byte_that_is_not_0(folder):
 
 def test_a_package_without_an_ignore_mask_has_none(folder):
     assert read_package(folder).ignore_mask() is None
+
+
+def test_weights_are_told_apart_by_the_file_and_not_by_its_name(folder):
+    manifest = read_package(folder).manifest
+    rewrite_manifest(folder, changed(manifest, files=[*manifest.files, add_file(folder, "w.bin", b"weights")]))
+    package = read_package(folder)
+    before = package.stamps_of_weights()
+    (folder / "model.onnx").touch()  # read once
+    assert package.stamps_of_weights() == before
+    (folder / "w.bin").write_bytes(b"in place")
+    assert before.keys() == package.stamps_of_weights().keys()
+    assert before != package.stamps_of_weights()
+    (folder / "other").write_bytes(b"another file")
+    (folder / "other").replace(folder / "w.bin")
+    assert before.keys().isdisjoint(package.stamps_of_weights())
+    (folder / "w.bin").unlink()
+    assert package.stamps_of_weights() == {}

@@ -140,7 +140,20 @@ def boxes_model(rows: list[list[float]], *, height: int = 64, width: int = 64) -
     """`input` float32 (1, 3, height, width) -> `boxes` float32 (1, N, 6): `rows` of left, top, right, bottom, score,
     class, whose scores are multiplied by the brightest value that went in."""
     values = np.array([rows], np.float32)
-    is_score = np.arange(values.shape[2]) == 4
+    return _boxes_model(values, np.broadcast_to(np.arange(6) == 4, values.shape), height, width)
+
+
+def anchors_model(rows: list[list[float]], *, classes: int = 3, height: int = 64, width: int = 64) -> onnx.ModelProto:
+    """As the boxes model, `boxes` being float32 (1, 4 + classes, N): centre x and y, width, height, scores."""
+    left, top, right, bottom, score, number = np.array(rows, np.float32).T
+    scores = np.where(np.arange(classes)[:, None] == number, score, 0)
+    corners = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+    values = np.concatenate([corners, scores]).astype(np.float32)[None]
+    is_score = np.broadcast_to(np.arange(4 + classes)[:, None] >= 4, values.shape)
+    return _boxes_model(values, is_score, height, width)
+
+
+def _boxes_model(values: NDArray[np.float32], is_score: NDArray[np.bool_], height: int, width: int) -> onnx.ModelProto:
     constants = [
         numpy_helper.from_array(np.where(is_score, 0, values).astype(np.float32), "all_but_scores"),
         numpy_helper.from_array(np.where(is_score, values, 0).astype(np.float32), "scores"),
@@ -299,6 +312,23 @@ def number_product_model(size_per_value: int = 16) -> onnx.ModelProto:
         helper.make_node("Cast", ["sum"], ["float_sum"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["float_sum", "nothing"], ["zero"]),
         helper.make_node("Reshape", ["divided", "flat"], ["score_alone"]),
+        helper.make_node("Add", ["score_alone", "zero"], ["score"]),
+    ]
+    return _model(nodes, [helper.make_tensor_value_info("score", TensorProto.FLOAT, [1])], constants)
+
+
+def greedy_model(size: int) -> onnx.ModelProto:
+    """As the first-pixel model, after filling `size` bytes with zeros, whichever the image."""
+    first = first_pixel_model()
+    first.graph.node[3].output[0] = "score_alone"
+    constants = [
+        *first.graph.initializer,
+        numpy_helper.from_array(np.array([size // 4], np.int64), "values"),
+    ]
+    nodes = [
+        *first.graph.node,
+        helper.make_node("ConstantOfShape", ["values"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
         helper.make_node("Add", ["score_alone", "zero"], ["score"]),
     ]
     return _model(nodes, [helper.make_tensor_value_info("score", TensorProto.FLOAT, [1])], constants)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from agent.packages.manifest import AgentPreprocessing, Decision, GraphPreprocessing, ImageSize, Outputs
+from agent.packages.manifest import AgentPreprocessing, Decision, GraphPreprocessing, ImageSize, Outputs, Rectangle
 from agent.workbench.errors import SettingOutOfRange
 from agent.workbench.packaging.camera import camera_image
 from agent.workbench.packaging.draft import Draft
@@ -40,3 +40,11 @@ def test_where_the_graph_takes_the_image_itself_the_size_has_to_be_told():
 def test_a_size_outside_the_contract_is_refused(text):
     with pytest.raises(SettingOutOfRange, match="64 to 4096 pixels a side"):
         camera_image(BARE, [], text)
+
+
+def test_a_part_of_the_image_is_not_moved_to_another_size():
+    inside = AgentPreprocessing("x", 32, 224, region_of_interest=Rectangle(10, 10, 80, 80))
+    told = dataclasses.replace(BARE, image=ImageSize(200, 100), preprocessing=inside)
+    assert camera_image(told, [], "200x100") == ImageSize(200, 100)
+    with pytest.raises(SettingOutOfRange, match="left out: the source inspects or ignores a part of images of 200x100"):
+        camera_image(told, [], "640x480")

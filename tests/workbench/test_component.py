@@ -16,7 +16,7 @@ from agent.packages.archive import opened_package
 from agent.packages.manifest import TargetDevice
 from agent.packages.package import Package, read_package, verify_files
 from agent.workbench.errors import OutputExists, OutputNotWritable, RecipeHasFindings, SettingOutOfRange
-from agent.workbench.packaging.component import Component, refuse_existing_component, write_component
+from agent.workbench.packaging.component import Component, check_component, refuse_existing_component, write_component
 from tests.support.packages import make_package
 
 
@@ -84,13 +84,13 @@ def test_the_same_name_and_version_is_never_overwritten(there: str, package: Pac
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "ä", "x" * 129, "quo'te"])
 def test_names_that_greengrass_does_not_take_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(BadComponentName):
-        refuse_existing_component(component(name), tmp_path)
+        check_component(component(name))
 
 
 @pytest.mark.parametrize("version", ["1", "1.0", "01.0.0", "1.0.0-a", "1.0.0\n", "1.0.1000000", "1.0.0.0"])
 def test_versions_that_greengrass_does_not_take_are_refused(version: str, tmp_path: Path) -> None:
     with pytest.raises(SettingOutOfRange, match="--version"):
-        refuse_existing_component(component(version=version), tmp_path)
+        check_component(component(version=version))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_versions_that_greengrass_does_not_take_are_refused(version: str, tmp_pa
 )
 def test_what_makes_a_recipe_too_large_is_refused(fields: dict[str, object], option: str, tmp_path: Path) -> None:
     with pytest.raises(SettingOutOfRange, match=option):
-        refuse_existing_component(component(**fields), tmp_path)
+        check_component(component(**fields))
 
 
 def test_the_recipe_tells_description_tags_and_target(package: Package, tmp_path: Path) -> None:

@@ -389,22 +389,27 @@ def test_an_image_of_another_size_is_named_and_the_exit_code_tells(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "code", "sentence"),
     [
-        (["nothing", "images"], "There is no package nothing"),
-        (["package", "images", "--compare", "nothing"], "There is no package nothing"),
-        (["package", "nowhere"], "No images found in nowhere"),
-        (["package", "images", "--name", "a/b"], "--name is a/b"),
-        (["package", "images", "--shared-memory"], "--agent"),
-        (["package", "images", "--output", "package/manifest.json"], "cannot be written"),
-        (["package", "images", "--agent", "absent.sock"], "UNAVAILABLE"),
+        (["nothing", "images"], 1, "There is no package nothing"),
+        (["package", "images", "--compare", "nothing"], 1, "There is no package nothing"),
+        (["package", "nowhere"], 1, "No images found in nowhere"),
+        (["package", "images", "--name", "a/b"], 2, "--name is 'a/b'"),
+        (["package", "images", "--shared-memory"], 2, "--agent"),
+        (["package", "images", "--output", "package/manifest.json"], 1, "cannot be written"),
+        (["package", "images", "--agent", "absent.sock"], 1, "UNAVAILABLE"),
     ],
 )
 def test_what_cannot_be_done_is_said(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    sentence: str,
 ) -> None:
     monkeypatch.chdir(tiny)
-    assert run("evaluate", *arguments) == 1
+    assert run("evaluate", *arguments) == code
     assert sentence in capsys.readouterr().err
 
 

@@ -82,5 +82,5 @@ def test_the_command_tells_what_a_client_would_reject(images: Path, capsys: pyte
 def test_rules_that_mean_nothing_are_refused(
     images: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
-    assert cli.main(["evaluate", str(images / "package"), str(images), f"{option}={value}"]) == 1
+    assert cli.main(["evaluate", str(images / "package"), str(images), f"{option}={value}"]) == 2
     assert f"{option} is {value}" in capsys.readouterr().err

@@ -15,8 +15,8 @@ from agent.commands.package import anomalib as command
 from agent.packages.manifest import AgentPreprocessing, Cover, GraphPreprocessing, Identity, ImageSize
 from agent.pipeline import Pipeline
 from agent.workbench.errors import BadSource, SettingOutOfRange
-from agent.workbench.importers.anomalib import draft_of
-from agent.workbench.importers.anomalib_decision import Choices
+from agent.workbench.importers.anomalib.decision import Choices
+from agent.workbench.importers.anomalib.importer import draft_of
 from agent.workbench.packaging.writer import Evidence, write_package
 from tests.support.anomalib_exports import (
     MEAN,
@@ -234,6 +234,12 @@ def test_a_graph_of_no_known_size_is_given_the_cameras_image(serve, tmp_path):
 def test_an_export_of_one_size_cannot_resize_itself(tmp_path):
     export = export_2(tmp_path / "export", Spec())
     with pytest.raises(SettingOutOfRange, match="takes 80x64 only"):
+        draft_of(export, Choices(resize="graph"))
+
+
+def test_an_export_of_0_7_cannot_resize_itself(tmp_path):
+    export = export_0(tmp_path / "export", Spec(batch=1), [RESIZE, NORMALIZE, TO_TENSOR])
+    with pytest.raises(SettingOutOfRange, match=r"agent: exports of 0\.7 do not resize"):
         draft_of(export, Choices(resize="graph"))
 
 

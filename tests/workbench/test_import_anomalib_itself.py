@@ -11,8 +11,8 @@ import pytest
 from agent.backends.base import BackendSettings
 from agent.packages.manifest import Identity, ImageSize
 from agent.pipeline import Pipeline
-from agent.workbench.importers.anomalib import draft_of
-from agent.workbench.importers.anomalib_decision import Choices
+from agent.workbench.importers.anomalib.decision import Choices
+from agent.workbench.importers.anomalib.importer import draft_of
 from agent.workbench.packaging.writer import Evidence, write_package
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from agent.packages.manifest import AgentPreprocessing, Identity, ImageSize, LogisticCalibration, NoCalibration
 from agent.pipeline import Pipeline
 from agent.workbench.errors import BadSource
-from agent.workbench.importers import source_folder
-from agent.workbench.importers.lookout import lookout_draft
+from agent.workbench.importers.lookout import source_folder
+from agent.workbench.importers.lookout.importer import lookout_draft
 from agent.workbench.packaging.writer import Evidence, on_all_cores, write_package
 from tests.support.lookout_packages import (
     CAMERA,

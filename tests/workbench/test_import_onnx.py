@@ -344,6 +344,14 @@ def test_a_map_beside_a_score_paints_and_the_score_decides(tmp_path):
     assert draft(file, "--anomaly-map", "anomaly_map").outputs.score is None
 
 
+def test_a_mask_can_score_a_classification(tmp_path):
+    file = pixel_network(tmp_path / "net.onnx", WEIGHTS, BIAS)
+    segmentation = answer(draft(file), picture(), tmp_path / "segmentation")
+    classification = answer(draft(file, "--task", "classification"), picture(), tmp_path / "classification")
+    assert classification.score == segmentation.score
+    assert classification.mask is None and not classification.regions
+
+
 def test_a_score_beside_a_mask_is_not_turned_by_the_classes_of_the_mask(tmp_path):
     file = network(
         tmp_path / "net.onnx",
@@ -444,7 +452,6 @@ def test_an_input_that_cannot_be_fed_is_refused_with_what_to_do(tmp_path, shape,
         (["--normal", "0", "--combination", "mask"], "only segmentation has a mask"),
         (["--normal", "0", "--activation", "none"], "and a score is in 0..1"),
         (["--normal", "0", "--calibration", "linear:1,0"], "RANGE above 0"),
-        (["--normal", "0", "--threshold", "1.5"], "a score, 0 to 1"),
     ],
 )
 def test_an_option_that_does_not_fit_the_outputs_is_refused(tmp_path, words, sentence):

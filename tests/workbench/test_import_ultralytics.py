@@ -255,7 +255,6 @@ def test_a_graph_without_metadata_is_refused_with_what_to_do(tmp_path):
         (["--class", "dent"], "CLASS=ANOMALY-TYPE, such as"),
         (["--normal", "hole"], "one of the classes good, dent, scratch"),
         (["--normal", "good", "--normal", "dent", "--class", "scratch=background"], "one has to be an anomaly"),
-        (["--threshold", "25"], "a score, 0 to 1"),
     ],
 )
 def test_an_option_that_does_not_fit_the_classes_is_refused(tmp_path, words, sentence):

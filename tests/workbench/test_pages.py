@@ -100,7 +100,7 @@ def test_everything_a_manifest_can_say_is_told(tmp_path):
         "Apache-2.0",
         "LINUX/ARM64/NVIDIA (gpu-code sm_87)",
         "inspects 64x48 from (8, 4) on",
-        "ignores 25.0% of the pixels (ignored.raw)",
+        "ignores 25.0% of what is inspected (ignored.raw)",
         "resized to 224x160 (bilinear without antialias, proportions kept, shorter side 256, the middle of it)",
         "(pixel * 0.00392157 - [0.1, 0.2, 0.3]) / 1",
         "as 'image', NCHW, RGB, float32",
@@ -139,6 +139,15 @@ def test_an_onnx_file_s_page_tells_its_tensors_and_how_to_package_it(tmp_path, c
     assert "image uint8 1 x ? x ? x 3" in lines
     assert "score float32 1" in lines
     assert f"edge-agent package onnx {file} --component NAME --dry-run" in lines
+
+
+def test_a_graph_that_takes_bytes_is_none_of_anomalib_whatever_its_outputs_are_called(tmp_path, capsys):
+    model = darkness_model()
+    model.graph.output[0].name = "anomaly_map"
+    next(node for node in model.graph.node if node.output[0] == "map").output[0] = "anomaly_map"
+    next(node for node in model.graph.node if node.input[0] == "map").input[0] = "anomaly_map"
+    onnx.save(model, tmp_path / "model.onnx")
+    assert "edge-agent package onnx " in page(tmp_path / "model.onnx", capsys)
 
 
 @pytest.mark.parametrize(

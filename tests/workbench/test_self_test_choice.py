@@ -1,5 +1,7 @@
 """Which images a package proves itself with."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -152,3 +154,11 @@ def test_a_score_close_to_the_threshold_is_told_of():
     warnings = SelfTestImages.of(None, None, None).warnings(tests, 0.5)
     assert len(warnings) == 1
     assert warnings[0].startswith("self-test/0.46.rgb, self-test/0.54.rgb: the score is so close to the threshold")
+
+
+def test_the_source_s_own_images_are_left_out_where_the_camera_s_are_of_another_size():
+    own = dataclasses.replace(DRAFT, tests=[("own", np.zeros((64, 96, 3), np.uint8))])
+    images = SelfTestImages.of(None, None, None)
+    assert names(images.evidence(own, SIZE, darkness)) == ["own"]
+    assert names(images.evidence(own, ImageSize(128, 96), darkness)) == ["drawn-shades", "drawn-bars"]
+    assert "the source's own images are of another size" in images.warnings([], 0.5)[0]

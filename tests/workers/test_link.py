@@ -45,7 +45,7 @@ ANSWER = Answer(
 @pytest.mark.parametrize(
     "message",
     [
-        Open("/packages/bolt", 4, 2),
+        Open("/packages/bolt", 4, 2, 2**40),
         Detect(2**40, 1, 4096, 64, 12288, None, None),
         Detect(0, 0, 64, 64, 192, 2**62, 5),
         Detect(1, 0, 64, 64, 192, None, None, (), False, 0.62),
@@ -79,14 +79,14 @@ def test_descriptors_arrive_in_order_open_and_closed_on_exec(ends: tuple[Link, L
     for number, descriptor in enumerate(sent):
         os.write(descriptor, bytes([number]))
         os.set_inheritable(descriptor, True)
-    ours.send(Open("/p", 1, len(sent) // 2), sent)
+    ours.send(Open("/p", 1, len(sent) // 2, 0), sent)
     for descriptor in sent:
         os.close(descriptor)
     received = theirs.receive()
     assert received is not None
     message, descriptors = received
     try:
-        assert message == Open("/p", 1, len(sent) // 2)
+        assert message == Open("/p", 1, len(sent) // 2, 0)
         assert [os.pread(descriptor, 2, 0) for descriptor in descriptors] == [bytes([n]) for n in range(len(sent))]
         assert all(fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC for descriptor in descriptors)
     finally:
@@ -165,11 +165,11 @@ def test_a_refusal_of_another_room_becomes_unexpected() -> None:
 
 def test_a_sentence_without_end_is_shortened_and_passes(ends: tuple[Link, Link]) -> None:
     ours, theirs = ends
-    names = ", ".join(f"'output{number}'" for number in range(100_000))
-    ours.send(refused(None, errors.ModelDoesNotFit(f"it gives {names}")))
+    endless = "word " * 100_000
+    ours.send(refused(None, errors.NoRuntimeForPackage(endless)))
     received = theirs.receive()
     assert received is not None and isinstance(received[0], Refused)
     sentence = str(refusal_in(received[0]))
     assert len(sentence) == MAX_SENTENCE
-    assert sentence.startswith("The model does not fit its manifest: it gives 'output0', 'output1'")
+    assert sentence.startswith("No model file of this package can run here: word word")
     assert sentence.endswith("...")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -19,16 +20,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.errors import AnswerNotFinite, BadPackageFile, ImageRefused, LoadTimedOut, SegmentTruncated
+from agent.errors import AnswerNotFinite, BadPackageFile, ImageRefused, LoadTimedOut, NoMemoryToLoad, SegmentTruncated
 from agent.images.bitmap import BitmapLayout
 from agent.workers.handle import ImageToInspect, OpenSegment, WorkerDied
 from agent.workers.process import WorkerProcess
 from agent.workers.slots import make_slots
 from tests.support.agent_process import PATIENCE, processor_time, segment, wait_for
-from tests.support.packages import HEIGHT, WIDTH, constant_score_model, grey, make_package, slow_model
+from tests.support.packages import HEIGHT, WIDTH, constant_score_model, greedy_model, grey, make_package, slow_model
 
 SIZE = WIDTH * HEIGHT * 3
 LAYOUT = BitmapLayout.of(WIDTH, HEIGHT, SIZE)
+MEMORY = 1 << 30
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -45,10 +47,10 @@ class Opened:
 
 
 @contextmanager
-def a_worker(package: Path, slots: int = 2) -> Iterator[Opened]:
+def a_worker(package: Path, slots: int = 2, memory: int = MEMORY) -> Iterator[Opened]:
     """Started; the test waits until it is open. Closed on leaving, however the test ends."""
     ended, progress = threading.Event(), list[str]()
-    worker = WorkerProcess(package, 1, slots, progress.append, ended.set)
+    worker = WorkerProcess(package, 1, slots, progress.append, ended.set, memory)
     try:
         yield Opened(worker, ended, progress)
     finally:
@@ -64,6 +66,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_package(folder / "red", task="classification")
     make_package(folder / "slow", task="classification", model=slow_model())
     make_package(folder / "nan", task="classification", model=constant_score_model(float("nan")))
+    make_package(folder / "greedy", task="classification", model=greedy_model(512 << 20))
     make_package(folder / "bad")
     (folder / "bad" / "model.onnx").write_bytes(b"something else")
     return folder
@@ -79,6 +82,17 @@ def dark(packages: Path) -> Iterator[Opened]:
 
 def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
+
+
+def hang(pid: int) -> None:
+    """Stops a process; the signal alone reaches its threads a little later, and one may answer a call meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = list(Path(f"/proc/{pid}/task").iterdir())
+
+    def states() -> set[str]:
+        return {(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads}
+
+    wait_for("all its threads to stop", lambda: states() == {"T"})
 
 
 def is_over(pid: int) -> bool:
@@ -131,6 +145,22 @@ def test_a_load_beyond_the_limit_ends_the_process(packages: Path) -> None:
             opened.worker.wait_until_open(0.01)
         assert opened.ended.wait(PATIENCE)
         assert is_gone(opened.worker.pid)
+
+
+def test_a_load_beyond_the_memory_it_may_take_is_refused_and_takes_no_more(packages: Path) -> None:
+    with (
+        a_worker(packages / "greedy", memory=300 << 20) as opened,
+        pytest.raises(NoMemoryToLoad, match="it needs more memory than is free on this device"),
+    ):
+        opened.worker.wait_until_open(PATIENCE)
+    with a_worker(packages / "greedy", memory=2 << 30) as opened:
+        opened.worker.wait_until_open(PATIENCE)
+
+
+def test_a_worker_that_serves_may_take_what_there_is(packages: Path) -> None:
+    with a_worker(packages / "dark", memory=300 << 20) as opened:
+        opened.worker.wait_until_open(PATIENCE)
+        assert resource.prlimit(opened.worker.pid, resource.RLIMIT_DATA) == resource.getrlimit(resource.RLIMIT_DATA)
 
 
 def test_a_worker_can_be_closed_from_elsewhere_while_one_waits_for_it_to_open(packages: Path) -> None:
@@ -282,7 +312,7 @@ def test_a_worker_that_hangs_is_ended_at_the_time_limit(packages: Path) -> None:
     """Row D3 in short."""
     with a_worker(packages / "red") as opened:
         opened.worker.wait_until_open(PATIENCE)
-        os.kill(opened.worker.pid, signal.SIGSTOP)
+        hang(opened.worker.pid)
         with pytest.raises(WorkerDied):
             opened.detect(grey(0), limit=0.1)
         assert is_gone(opened.worker.pid)
@@ -300,7 +330,7 @@ def test_closing_ends_the_process_and_gives_its_memory_back(packages: Path) -> N
 def test_closing_ends_a_process_that_hangs(packages: Path) -> None:
     with a_worker(packages / "red") as opened:
         opened.worker.wait_until_open(PATIENCE)
-        os.kill(opened.worker.pid, signal.SIGSTOP)
+        hang(opened.worker.pid)
         opened.worker.close()
         assert is_gone(opened.worker.pid)
 
@@ -354,6 +384,21 @@ def test_secrets_of_the_environment_are_not_handed_on(packages: Path, monkeypatc
     assert not [variable for variable in environment if b"classified" in variable]
 
 
+def test_a_worker_has_no_threads_for_matrix_products_unless_somebody_wants_them(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given() -> list[bytes]:
+        with a_worker(packages / "red") as opened:
+            opened.worker.wait_until_open(PATIENCE)
+            environment = Path(f"/proc/{opened.worker.pid}/environ").read_bytes().split(b"\0")
+        return [variable for variable in environment if variable.startswith(b"OPENBLAS_NUM_THREADS=")]
+
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    assert given() == [b"OPENBLAS_NUM_THREADS=1"]
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    assert given() == [b"OPENBLAS_NUM_THREADS=2"]
+
+
 def test_a_worker_holds_its_link_its_output_and_nothing_of_its_parents(packages: Path, tmp_path: Path) -> None:
     """Row G7."""
     kept = tmp_path / "kept"
@@ -387,7 +432,7 @@ def test_a_worker_does_not_outlive_its_parent(packages: Path) -> None:
         import sys, threading
         from pathlib import Path
         from agent.workers.process import WorkerProcess
-        worker = WorkerProcess(Path(sys.argv[1]), 1, 1, lambda text: None, lambda: None)
+        worker = WorkerProcess(Path(sys.argv[1]), 1, 1, lambda text: None, lambda: None, 1 << 30)
         worker.wait_until_open(60)
         print(worker.pid, flush=True)
         threading.Event().wait()

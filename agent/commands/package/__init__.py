@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         Refusal: the source cannot be packaged; the sentence says what to do instead.
     """
     from agent.commands.package import common
+    from agent.commands.workbench import need
 
-    common.need_workbench()
+    need("onnx", "onnxruntime", "tqdm")
     importer = import_module(f"agent.commands.package.{MODULES.get(arguments.kind, arguments.kind)}")
     return common.package(importer.draft(arguments), arguments)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from agent.commands.package.numbers import above_zero, finite
 
 if TYPE_CHECKING:
     from agent.workbench.packaging.draft import Draft
@@ -18,16 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model")
     model.add_argument(
         "--threshold",
-        type=_number,
+        type=finite,
         metavar="RAW",
         help="in raw scores; default: the export's own (needed where it was not calibrated)",
     )
     model.add_argument(
-        "--pixel-threshold", type=_number, metavar="RAW", help="in the unit of the raw map; default: the export's own"
+        "--pixel-threshold", type=finite, metavar="RAW", help="in the unit of the raw map; default: the export's own"
     )
     model.add_argument(
         "--range",
-        type=_above_zero,
+        type=above_zero,
         metavar="RAW",
         help="raw scores from shown 0 to 1, for exports without calibration; default: twice the threshold",
     )
@@ -47,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def draft(arguments: argparse.Namespace) -> Draft:
-    """What `agent.workbench.importers.anomalib` makes of the source. Raises its refusals."""
-    from agent.workbench.importers.anomalib import draft_of
-    from agent.workbench.importers.anomalib_decision import Choices
+    """What `agent.workbench.importers.anomalib.importer` makes of the source. Raises its refusals."""
+    from agent.workbench.importers.anomalib.decision import Choices
+    from agent.workbench.importers.anomalib.importer import draft_of
 
     return draft_of(
         arguments.source,
@@ -62,17 +63,3 @@ def draft(arguments: argparse.Namespace) -> Draft:
             resize=arguments.resize,
         ),
     )
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text} is no finite number")
-    return number
-
-
-def _above_zero(text: str) -> float:
-    number = _number(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number

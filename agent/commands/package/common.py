@@ -9,23 +9,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import Refusal
+from agent.commands.workbench import with_bar
 from agent.greengrass.recipe_parts import AGENT, BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agent.packages.manifest import Identity
-    from agent.workbench.dataset.labelled_images import LabelledImage
     from agent.workbench.packaging.draft import Draft
     from agent.workbench.packaging.writer import Answer, Evidence
-
-
-class BadOption(Refusal):
-    """An option's value cannot be used: option, value, what is allowed."""
-
-    def __init__(self, option: str, value: object, allowed: str) -> None:
-        super().__init__(f"{option} is {value!r}; it must be {allowed}.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,42 +73,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--image-size", metavar="WxH", help="of the camera; default: that of the images given")
     images.add_argument("--any-size", action="store_true", help="answer images of every size")
     images.add_argument(
-        "--region", metavar="X,Y,W,H|PICTURE", help="inspect only this rectangle, or what is not black in the picture"
+        "--region", metavar="X,Y,W,H|PICTURE", help="inspect only this rectangle, or what is light in the picture"
     )
     images.add_argument(
         "--ignore",
         action="append",
         default=[],
         metavar="X,Y,W,H|PICTURE",
-        help="call this rectangle, or what is not black in the picture, background always; may be given several times",
+        help="call this rectangle, or what is light in the picture, background always; may be given several times",
     )
-
-
-def need_workbench() -> None:
-    """Raises MissingWorkbench where the workbench's libraries are not installed."""
-    from agent.workbench.errors import MissingWorkbench
-
-    try:
-        import onnx  # noqa: F401  (asked for here, so that its absence is a sentence and not a traceback)
-        import onnxruntime  # noqa: F401
-        import tqdm  # noqa: F401
-    except ImportError as error:
-        raise MissingWorkbench(error.name or "onnx") from None
 
 
 def package(draft: Draft, arguments: argparse.Namespace) -> int:
     """Writes package, component and recipe of `draft`; prints what was found, what was made and what to do next."""
-    from agent.models.registry import check_component_name
     from agent.packages.manifest import write_manifest
     from agent.workbench.packaging.camera import camera_image
-    from agent.workbench.packaging.component import Component, refuse_existing_component, write_component
+    from agent.workbench.packaging.component import (
+        Component,
+        check_component,
+        refuse_existing_component,
+        write_component,
+    )
     from agent.workbench.packaging.region import with_region
     from agent.workbench.packaging.self_test_choice import SelfTestImages
     from agent.workbench.packaging.target import target_of
     from agent.workbench.packaging.writer import draft_manifest, refuse_existing, write_package
 
-    check_component_name(arguments.component)
-    version = _version(arguments.version or draft.version or "1.0.0")
+    version = arguments.version or draft.version or "1.0.0"
     target = target_of(arguments.target_device, arguments.target_platform, arguments.compiler_option)
     tags = _tags(arguments.tag)
     component = Component(
@@ -129,12 +112,15 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
         arguments.agent,
         arguments.bucket,
     )
+    check_component(component)
     folder = arguments.output / "packages" / f"{component.name}-{version}"
     if not arguments.dry_run:
         refuse_existing(folder)
         refuse_existing_component(component, arguments.output)
 
-    images = SelfTestImages.of(arguments.images, arguments.self_test, arguments.root, _with_bar)
+    images = SelfTestImages.of(
+        arguments.images, arguments.self_test, arguments.root, lambda images: with_bar(images, "inspecting")
+    )
     size = camera_image(draft, images.sizes, arguments.image_size, arguments.any_size)
     draft = with_region(draft, size, arguments.region, arguments.ignore)
     for note in draft.notes:
@@ -145,7 +131,9 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
         return images.evidence(draft, size, answer)
 
     if arguments.dry_run:
-        print(write_manifest(draft_manifest(draft, identity, size, find_evidence, target)).decode())
+        manifest = draft_manifest(draft, identity, size, find_evidence, target)
+        print(write_manifest(manifest).decode())
+        _warn(images.warnings(manifest.self_test, manifest.decision.threshold))
         return 0
     package = write_package(draft, identity, size, find_evidence, folder, target)
     made = write_component(package, component, arguments.output)
@@ -154,8 +142,7 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
     print(f"\n{component.name} {version}: {manifest.task}, images of {accepted}; its self-test passed:")
     for test in manifest.self_test:
         print(f"  {test.path}: {'anomalous' if test.is_anomalous else 'normal'}, score {test.score:.4f}")
-    for warning in images.warnings(manifest.self_test, manifest.decision.threshold):
-        print(f"Warning: {warning}", file=sys.stderr)
+    _warn(images.warnings(manifest.self_test, manifest.decision.threshold))
     print(f"Wrote {folder}\n      {made.archive}\n      {made.recipe}")
     print("Next:")
     print(f"  edge-agent evaluate {shlex.quote(str(folder))} LABELLED-IMAGES")
@@ -163,10 +150,9 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _with_bar(images: Iterable[LabelledImage]) -> Iterable[LabelledImage]:
-    from tqdm import tqdm
-
-    return tqdm(images, desc="inspecting", unit="image", file=sys.stderr, leave=False, disable=None)
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
 
 
 def _identity(draft: Draft, arguments: argparse.Namespace, version: str) -> Identity:
@@ -183,18 +169,16 @@ def _identity(draft: Draft, arguments: argparse.Namespace, version: str) -> Iden
     )
 
 
-def _version(text: str) -> str:
-    parts = text.split(".")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
-        raise BadOption("--version", text, "three numbers, such as 1.0.0")
-    return text
-
-
 def _tags(given: list[str]) -> dict[str, str]:
-    tags = {}
+    from agent.workbench.errors import SettingOutOfRange
+
+    tags: dict[str, str] = {}
     for tag in given:
         key, equals, value = tag.partition("=")
         if not equals or not key or len(key) > 128 or len(value) > 256:
-            raise BadOption("--tag", tag, "KEY=VALUE, a key of 1 to 128 and a value of at most 256 characters")
+            allowed = "KEY=VALUE, a key of 1 to 128 and a value of at most 256 characters"
+            raise SettingOutOfRange("--tag", repr(tag), allowed)
+        if tags.get(key, value) != value:
+            raise SettingOutOfRange("--tag", f"{key}={tags[key]} and {tag}", "given once for each key")
         tags[key] = value
     return tags

@@ -15,6 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def draft(arguments: argparse.Namespace) -> Draft:
-    from agent.workbench.importers.lookout import lookout_draft
+    from agent.workbench.importers.lookout.importer import lookout_draft
 
     return lookout_draft(arguments.source)

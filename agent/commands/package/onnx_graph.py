@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.package.numbers import finite, score
+
 if TYPE_CHECKING:
     from agent.packages.manifest import Calibration
-    from agent.workbench.importers.output_reading import OutputOptions
-    from agent.workbench.importers.preprocessing_options import PreprocessingOptions
+    from agent.workbench.importers.generic.output_reading import OutputOptions
+    from agent.workbench.importers.generic.preprocessing_options import PreprocessingOptions
     from agent.workbench.packaging.draft import Draft
 
 ROLES = ("score", "class_scores", "anomaly_map", "class_mask")
@@ -57,7 +59,7 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_decision(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--threshold", type=finite, metavar="SCORE", help="anomalous from here on, 0..1 (default: 0.5)")
+    group.add_argument("--threshold", type=score, metavar="SCORE", help="anomalous from here on, 0..1 (default: 0.5)")
     group.add_argument("--pixel-threshold", type=finite, metavar="VALUE", help="of the anomaly map, in its unit")
     group.add_argument(
         "--calibration",
@@ -71,28 +73,17 @@ def _add_decision(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def finite(text: str) -> float:
-    """A number for an option. Raises ArgumentTypeError: it is none, or no finite one."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number")
-    return number
-
-
 def draft(arguments: argparse.Namespace) -> Draft:
     """Raises Refusal: the graph or an option; the sentence says what to do."""
-    from agent.workbench.importers.onnx_graph import import_onnx
-    from agent.workbench.importers.probe import some_pictures
+    from agent.workbench.importers.generic.importer import import_onnx
+    from agent.workbench.importers.graphs.probe import some_pictures
 
     pictures = some_pictures(arguments.images or arguments.self_test)
     return import_onnx(arguments.source, _preprocessing(arguments), _outputs(arguments), pictures)
 
 
 def _preprocessing(arguments: argparse.Namespace) -> PreprocessingOptions:
-    from agent.workbench.importers.preprocessing_options import PreprocessingOptions
+    from agent.workbench.importers.generic.preprocessing_options import PreprocessingOptions
 
     return PreprocessingOptions(
         size=_size(arguments.size),
@@ -110,7 +101,7 @@ def _preprocessing(arguments: argparse.Namespace) -> PreprocessingOptions:
 
 def _outputs(arguments: argparse.Namespace) -> OutputOptions:
     from agent.workbench.importers.class_names import class_names
-    from agent.workbench.importers.output_reading import OutputOptions
+    from agent.workbench.importers.generic.output_reading import OutputOptions
 
     return OutputOptions(
         task=arguments.task,
@@ -118,20 +109,11 @@ def _outputs(arguments: argparse.Namespace) -> OutputOptions:
         activation=arguments.activation,
         classes=class_names(arguments.classes) if arguments.classes else (),
         normal=arguments.normal,
-        threshold=checked_threshold(arguments.threshold),
+        threshold=arguments.threshold,
         pixel_threshold=arguments.pixel_threshold,
         calibration=calibration_of(arguments.calibration),
         combination=arguments.combination,
     )
-
-
-def checked_threshold(threshold: float | None) -> float | None:
-    """Raises SettingOutOfRange: it is no score."""
-    from agent.workbench.errors import SettingOutOfRange
-
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise SettingOutOfRange("--threshold", threshold, "a score, 0 to 1")
-    return threshold
 
 
 def calibration_of(text: str | None) -> Calibration | None:

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.package.numbers import score
+
 if TYPE_CHECKING:
     from agent.workbench.packaging.draft import Draft
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from agent.commands.package.onnx_graph import finite
-
     parser.add_argument("source", type=Path, metavar="SOURCE", help="the .onnx file, or the folder that holds it")
     group = parser.add_argument_group("classes and decision")
     group.add_argument(
@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the anomaly type that a class paints (default: its own name); several may paint one",
     )
     group.add_argument(
-        "--normal", action="append", default=[], metavar="CLASS", help="a class that is no anomaly, by name or index"
+        "--normal", action="append", default=[], metavar="NAME|INDEX", help="a normal class; may be given several times"
     )
     group.add_argument(
         "--threshold",
-        type=finite,
+        type=score,
         metavar="SCORE",
         help="anomalous from here on, 0..1 (default: 0.25 for detect and segment, else 0.5)",
     )
@@ -36,11 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def draft(arguments: argparse.Namespace) -> Draft:
     """Raises Refusal: the export or an option; the sentence says what to do."""
-    from agent.commands.package.onnx_graph import checked_threshold
-    from agent.workbench.importers.probe import some_pictures
-    from agent.workbench.importers.ultralytics import UltralyticsOptions, import_ultralytics
+    from agent.workbench.importers.graphs.probe import some_pictures
+    from agent.workbench.importers.ultralytics.importer import UltralyticsOptions, import_ultralytics
 
-    wanted = UltralyticsOptions(_types(arguments.types), arguments.normal, checked_threshold(arguments.threshold))
+    wanted = UltralyticsOptions(_types(arguments.types), arguments.normal, arguments.threshold)
     return import_ultralytics(arguments.source, wanted, some_pictures(arguments.images or arguments.self_test))
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from agent.commands.tune.setting import put_in_force
 from agent.commands.tune.subject import NotAComponent, Subject, subject_of
+from agent.commands.workbench import need, with_bar
 from agent.errors import Refusal
 from agent.models.device_threshold import Measured
+from agent.workbench.dataset.image_paths import check_root
 from agent.workbench.dataset.labelled_images import LabelledImage, labelled_images
-from agent.workbench.errors import ImageNotInspected, MissingWorkbench
+from agent.workbench.errors import ImageNotInspected
 from agent.workbench.tuning import (
     BestF1,
     CostRatio,
@@ -85,6 +87,7 @@ def tune(arguments: argparse.Namespace, registry: Path) -> int:
         combination = _combination(subject.package.manifest)
         if combination == "mask":
             raise ScoreDoesNotDecide(subject)
+        check_root(arguments.root, arguments.source)
         images = labelled_images(arguments.source, arguments.root)
         with _inspector(arguments, subject) as inspector:
             version = subject.version if arguments.agent else None
@@ -145,13 +148,9 @@ def _inspect(
     images: list[LabelledImage], inspector: Inspector, combination: Combination, version: str | None
 ) -> Inspected:
     """`version`: of which each answer has to be; an agent may get an update at any time."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise MissingWorkbench("tqdm") from None
-
+    need("tqdm")
     inspected = Inspected()
-    for image in tqdm(images, desc="inspecting", unit="image", file=sys.stderr, leave=False, disable=None):
+    for image in with_bar(images, "inspecting"):
         if image.is_anomalous is None:
             inspected.unlabelled.append(image.path)
             continue

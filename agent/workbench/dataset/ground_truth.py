@@ -156,7 +156,9 @@ def _read_line(manifest: Path, number: int, text: str) -> ManifestLine:
     try:
         entry = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
-        raise BadManifestLine(manifest, number, f"this is no JSON ({error})") from None
+        raise BadManifestLine(
+            manifest, number, f"this is no JSON ({error}). A manifest has one JSON object in each line"
+        ) from None
     if not isinstance(entry, dict) or not isinstance(entry.get(SOURCE), str):
-        raise BadManifestLine(manifest, number, f"there is no '{SOURCE}' that names an image")
+        raise BadManifestLine(manifest, number, f"there is no '{SOURCE}'; let it name the image")
     return ManifestLine(manifest, number, entry)

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.workbench.errors import NoImagesFound
+from agent.workbench.errors import NoImagesFound, SettingOutOfRange
 from agent.workbench.image_file import SUFFIXES
 
 
@@ -20,6 +20,13 @@ def images_matching(pattern: str) -> list[Path]:
     # Path.glob takes no absolute pattern.
     matches = (Path(match) for match in glob.iglob(pattern, recursive=True))  # noqa: PTH207
     return _images_among(matches, pattern, "the glob matches no PNG, JPEG, BMP or TIFF file")
+
+
+def check_root(root: Path | None, *sources: str | None) -> None:
+    """Raises SettingOutOfRange: `root` was given, and none of `sources` is a manifest, whose references it is for."""
+    manifests = [source for source in sources if source and Path(source).is_file() and not is_image(Path(source))]
+    if root is not None and not manifests:
+        raise SettingOutOfRange("--root", root, "left out: only a manifest has references")
 
 
 def is_image(path: Path) -> bool:

@@ -15,7 +15,7 @@ from agent.packages.onnx_external_data import external_data_files
 from agent.packages.package import Package
 from agent.pipeline import Pipeline
 from agent.workbench.errors import BadSource
-from agent.workbench.importers.onnx_file import read_onnx, serialised
+from agent.workbench.importers.graphs.onnx_file import read_onnx, serialised
 from agent.workbench.packaging.draft import MODEL_FILE, Draft
 from agent.workbench.packaging.writer import on_all_cores
 

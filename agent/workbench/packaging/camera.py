@@ -21,10 +21,12 @@ def camera_image(
     Where nothing tells, images of every size are answered: the model's own size is none of the camera's.
 
     Raises:
-        SettingOutOfRange: `image_size` is no WIDTHxHEIGHT of 64 to 4096 pixels a side.
+        SettingOutOfRange: `image_size` is no WIDTHxHEIGHT of 64 to 4096 pixels a side, or the source inspects a part of
+            images of another size.
     """
     if image_size is not None:
         width, height = _parsed(image_size)
+        _refuse_moving_the_region(draft, width, height)
         return ImageSize(width, height, any_size)
     if draft.image is not None:
         return ImageSize(draft.image.width, draft.image.height, any_size or draft.image.any_size)
@@ -39,6 +41,17 @@ def camera_image(
     raise SettingOutOfRange(
         "--image-size", "not given", "WIDTHxHEIGHT of the camera's images (or give some of them with --images)"
     )
+
+
+def _refuse_moving_the_region(draft: Draft, width: int, height: int) -> None:
+    told = draft.image
+    has_region = draft.ignored is not None or draft.preprocessing.region_of_interest is not None
+    if told is not None and has_region and (width, height) != (told.width, told.height):
+        raise SettingOutOfRange(
+            "--image-size",
+            f"{width}x{height}",
+            f"left out: the source inspects or ignores a part of images of {told.width}x{told.height}",
+        )
 
 
 def _parsed(text: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,11 @@ from agent.packages.package import Package
 from agent.workbench.components.layout import ComponentFiles
 from agent.workbench.components.recipe_file import checked_recipe
 from agent.workbench.errors import SettingOutOfRange
+from agent.workbench.packaging.naming import check_version
 
 LONGEST_DESCRIPTION = 1000
 MOST_TAGS = 50
 """Of one AWS resource."""
-PLAIN_VERSION = re.compile(r"(0|[1-9][0-9]{0,5})(\.(0|[1-9][0-9]{0,5})){2}", re.ASCII)
-"""Greengrass takes semantic versions, whose numbers have no leading zeros."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +36,19 @@ class Component:
     bucket: str = BUCKET
 
 
-def refuse_existing_component(component: Component, output: Path) -> None:
-    """Finds out before anything is made what `write_component` would refuse.
+def check_component(component: Component) -> None:
+    """Finds out before anything is made whether there can be a recipe of `component`.
 
     Raises:
-        OutputExists: the same name and version is there, as ZIP or as recipe; it is never overwritten.
         BadComponentName: the name is not allowed.
         SettingOutOfRange: version, description or tags are not.
         RecipeHasFindings: one of the nuclei would not take the recipe.
     """
     _recipe_of(component)
+
+
+def refuse_existing_component(component: Component, output: Path) -> None:
+    """Raises OutputExists where the same name and version is there, as ZIP or as recipe; it is never overwritten."""
     _files(component, output).refuse_existing()
 
 
@@ -57,7 +58,7 @@ def write_component(package: Package, component: Component, output: Path) -> Com
     The ZIP holds the manifest, the files it lists and the script that registers the package on the device; the same
     package gives the same bytes.
 
-    Raises: as `refuse_existing_component`, and OutputNotWritable.
+    Raises: as `check_component` and `refuse_existing_component`, and OutputNotWritable.
     """
     refuse_existing_component(component, output)
     made = _files(component, output)
@@ -74,8 +75,7 @@ def _files(component: Component, output: Path) -> ComponentFiles:
 
 def _recipe_of(component: Component) -> bytes:
     check_component_name(component.name)
-    if not PLAIN_VERSION.fullmatch(component.version):
-        raise SettingOutOfRange("--version", repr(component.version), "three numbers without leading zeros: 1.0.0")
+    check_version(component.version)
     description = component.description
     if len(description) > LONGEST_DESCRIPTION or not description.isprintable():
         raise SettingOutOfRange(

@@ -24,8 +24,8 @@ def with_region(draft: Draft, image: ImageSize, region: str | None, ignored: Seq
     """`draft`, inspecting only `region` and calling what `ignored` names background.
 
     Each is `X,Y,WIDTH,HEIGHT` in pixels of the camera's image, or the path of a picture of that size in which
-    everything that is not black counts. A region from a picture is the smallest rectangle around what is marked; the
-    rest of that rectangle is ignored.
+    everything that is light (`MARKED`) counts. A region from a picture is the smallest rectangle around what is marked;
+    the rest of that rectangle is ignored.
 
     Raises:
         BadRegion: it is neither, reaches outside the image, marks nothing, or the package takes images of any size.
@@ -61,7 +61,7 @@ def _scored_by_what_is_inspected(draft: Draft) -> Draft:
         outputs = msgspec.structs.replace(draft.outputs, score=None)
         return replace(draft, outputs=outputs, notes=[*draft.notes, note])
     if draft.outputs.score is not None or draft.outputs.class_scores is not None:
-        note = "The model's own score sees the whole picture: what is ignored is left out of the mask alone."
+        note = "The model's own score sees what is ignored, too: it is left out of the mask alone."
         return replace(draft, notes=[*draft.notes, note])
     return draft
 
@@ -94,7 +94,9 @@ def _marked_in(picture: Path, image: ImageSize) -> NDArray[np.bool_]:
         )
     marked: NDArray[np.bool_] = (pixels[:, :, :3].max(axis=2) >= MARKED) & (pixels[:, :, 3] >= MARKED)
     if not marked.any():
-        raise BadRegion(str(picture), "nothing in it is marked: all of it is black or transparent")
+        raise BadRegion(
+            str(picture), "nothing in it is marked: all of it is dark or transparent; paint what counts white"
+        )
     return marked
 
 

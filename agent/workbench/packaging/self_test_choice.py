@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from agent.images.detection import Detection
 from agent.packages.manifest import ImageSize, Reference, SelfTestImage
+from agent.workbench.dataset.image_paths import check_root
 from agent.workbench.dataset.labelled_images import LabelledImage, labelled_images
 from agent.workbench.errors import BadSelfTest
 from agent.workbench.packaging.draft import Draft
@@ -63,8 +64,10 @@ class SelfTestImages:
 
         Raises:
             BadSelfTest: more images than a package holds.
+            SettingOutOfRange: `root` is given, and there is no manifest.
             Refusal: a source names no image, or one that cannot be read.
         """
+        check_root(root, images, self_test)
         prescribed = labelled_images(self_test, root) if self_test else []
         if len(prescribed) > MOST_TESTS:
             raise BadSelfTest(f"{self_test} holds {len(prescribed)} images; a package has at most {MOST_TESTS}")
@@ -95,11 +98,15 @@ class SelfTestImages:
             return Evidence(_named(self.prescribed), reference)
         if answered:
             return Evidence(_named(one.image for one in _chosen(answered, size)), reference)
-        if draft.tests:
-            return Evidence(draft.tests, reference)
-        self._warnings.append(
-            "no images were given, so the self-test consists of drawn ones: give real ones with --images"
-        )
+        tests = [
+            (name, pixels)
+            for name, pixels in draft.tests
+            if size.any_size or pixels.shape[:2] == (size.height, size.width)
+        ]
+        if tests:
+            return Evidence(tests, reference)
+        why = "the source's own images are of another size" if draft.tests else "no images were given"
+        self._warnings.append(f"{why}, so the self-test consists of drawn ones: give real ones with --images")
         return Evidence(_drawn(size), reference)
 
     def warnings(self, tests: Sequence[SelfTestImage], threshold: float) -> list[str]:

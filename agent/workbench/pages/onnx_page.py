@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import onnx
 from tabulate import tabulate
 
-from agent.workbench.importers.onnx_file import Tensor, inputs_of, metadata_of, outputs_of, read_onnx
+from agent.workbench.importers.graphs.onnx_file import Tensor, inputs_of, metadata_of, outputs_of, read_onnx
+from agent.workbench.importers.ultralytics.metadata import is_export
 
 MOST_METADATA = 200
 """Characters of a metadata value that are shown."""
@@ -25,16 +27,19 @@ def onnx_page(file: Path) -> str:
     if metadata:
         parts.append(tabulate(metadata, headers=["metadata", ""], disable_numparse=True))
     kind = kind_of(model, file)
-    parts.append(f"To package it:\n  edge-agent package {kind} {file} --component NAME --dry-run")
+    parts.append(f"To package it:\n  edge-agent package {kind} {shlex.quote(str(file))} --component NAME --dry-run")
     return "\n\n".join(parts)
 
 
 def kind_of(model: onnx.ModelProto, file: Path) -> str:
     """Which importer is for this model, as far as its metadata and the names of its outputs tell."""
-    outputs = {tensor.name for tensor in outputs_of(model)}
-    if {"task", "names", "stride"} <= metadata_of(model).keys():
+    inputs, outputs = inputs_of(model), {tensor.name for tensor in outputs_of(model)}
+    # A graph that takes the camera's bytes is none of anomalib, whatever its outputs are called: `fit` makes such.
+    takes_floats = len(inputs) == 1 and inputs[0].dtype in ("float32", "float16")
+    if is_export(model):
         return "ultralytics"
-    if {"anomaly_map", "pred_score", "pred_label"} & outputs or (file.parent / "metadata.json").is_file():
+    is_named_so = {"anomaly_map", "pred_score", "pred_label"} & outputs or (file.parent / "metadata.json").is_file()
+    if takes_floats and is_named_so:
         return "anomalib"
     return "onnx"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from tabulate import tabulate
 
+from agent.images.preprocess import crop
 from agent.packages.manifest import (
     AgentPreprocessing,
     Boxes,
@@ -90,7 +91,8 @@ def _takes(package: Package) -> Iterator[str]:
     if region := how.region_of_interest:
         yield f"inspects {region.width}x{region.height} from ({region.x}, {region.y}) on"
     if (ignored := package.ignore_mask()) is not None:
-        yield f"ignores {np.count_nonzero(ignored) / ignored.size:.1%} of the pixels ({how.ignore_mask})"
+        ignored = crop(ignored, how.region_of_interest)
+        yield f"ignores {np.count_nonzero(ignored) / ignored.size:.1%} of what is inspected ({how.ignore_mask})"
     if not isinstance(how, AgentPreprocessing):
         yield f"the graph takes the pixels as they are, as '{how.tensor}'"
         return

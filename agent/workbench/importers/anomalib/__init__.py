@@ -1,0 +1,1 @@
+"""Exports of anomalib, 0.7 to 2.7."""

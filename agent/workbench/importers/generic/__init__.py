@@ -1,0 +1,1 @@
+"""Any ONNX classifier, segmentation net or anomaly map."""

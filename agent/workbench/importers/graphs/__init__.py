@@ -1,0 +1,1 @@
+"""ONNX graphs at the bench: read, looked at, walked and changed."""

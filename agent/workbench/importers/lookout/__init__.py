@@ -1,0 +1,1 @@
+"""Packages of Lookout for Vision and of the Defect Detection Application."""
