@@ -8,7 +8,7 @@ MINUTES ?= 10
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 PIP    := -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo test faults soak bench check wire clean
+.PHONY: help demo test slow faults soak bench check wire clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -19,6 +19,9 @@ demo: $(VENV)/installed  ## draw parts, fit a model on good ones, serve it, insp
 
 test: $(VENV)/installed $(WIRE)/installed  ## all tests, but for slow ones that need frameworks
 	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest $(PARALLEL) -m 'not slow' $(TESTS)
+
+slow: $(VENV)/installed  ## the slow tests: a real installation, and comparisons with frameworks where they are installed
+	$(BIN)/python -m pytest -m slow $(TESTS)
 
 faults: $(VENV)/installed  ## inject faults for MINUTES minutes, print what was counted
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --record docs/reliability.json $(if $(ROWS),--rows $(ROWS))
