@@ -49,16 +49,18 @@ PERMISSIVE = {
 }
 """Licences that ask for no more than to be named, as packages spell them."""
 
-EXECUTING_MODULES = {"cloudpickle", "dill", "imp", "joblib", "marshal", "pickle", "shelve", "torch", "yaml"}
+EXECUTING_MODULES = {"cloudpickle", "dill", "imp", "joblib", "marshal", "pickle", "shelve", "torch"}
 """Their loaders execute what they read."""
 EXECUTING_CALLS = {
     *("__import__", "compile", "eval", "exec"),
     *("np.load", "numpy.load", "runpy.run_module", "runpy.run_path"),
+    *(f"yaml.{kind}load{many}" for kind in ("", "full_", "unsafe_") for many in ("", "_all")),  # all but safe_load
     *("os.popen", "os.system", "pty.spawn", "subprocess.getoutput", "subprocess.getstatusoutput", "tempfile.mktemp"),
 }
 SENTENCES_TO_FIND = (
     "import pickle",
     "from yaml import load",
+    "yaml.unsafe_load(text)",
     "from os import system",
     "eval(text)",
     "os.system(command)",
