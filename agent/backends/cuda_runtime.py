@@ -214,7 +214,7 @@ def open_cuda_runtime(libraries: Iterable[str] | None = None) -> CudaRuntime:
 
 
 def libraries_of_device() -> Iterator[str]:
-    """Where a CUDA runtime may lie, the newest first: the loader's places, then CUDA's folders, then NVIDIA's wheels."""
+    """Where a CUDA runtime may lie, the newest first: loader's places, CUDA's folders, NVIDIA's wheels."""
     yield from _NAMES
     packages = sysconfig.get_paths()["purelib"]
     for folder in (*_FOLDERS, *(f"{packages}/{wheel}" for wheel in _WHEELS)):
