@@ -6,14 +6,15 @@ was asked which provider it really has, and has answered once.
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import numpy as np
 import onnxruntime
 
 from agent.backends.base import BackendSettings, ModelToOpen, Tensors
-from agent.errors import ModelDoesNotFit, ModelNotLoaded
+from agent.backends.messages import without_path
+from agent.backends.model_check import InputTensor, check_tensors
+from agent.errors import ModelNotLoaded
 
 PROVIDER = "CPUExecutionProvider"
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
@@ -34,7 +35,7 @@ class OnnxRuntimeBackend:
                 str(model.path), sess_options=_options(model, settings), providers=[PROVIDER]
             )
         except Exception as error:  # its exception classes are not public
-            raise ModelNotLoaded(self.runtime, _without_path(error, model)) from None
+            raise ModelNotLoaded(self.runtime, without_path(str(error), model.path)) from None
         if self._session.get_providers()[0] != PROVIDER:
             raise ModelNotLoaded(self.runtime, f"it runs on {self._session.get_providers()[0]} instead of {PROVIDER}")
         self.batch = self._check_tensors(model)
@@ -42,38 +43,20 @@ class OnnxRuntimeBackend:
         try:
             self.run({model.input: np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)})
         except Exception as error:
-            raise ModelNotLoaded(self.runtime, f"its first run failed: {_without_path(error, model)}") from None
+            raise ModelNotLoaded(
+                self.runtime, f"its first run failed: {without_path(str(error), model.path)}"
+            ) from None
         self._session.disable_fallback()
 
     def run(self, inputs: Tensors) -> Tensors:
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
     def _check_tensors(self, model: ModelToOpen) -> int:
-        """Whether the graph has the tensors the manifest names; gives the batch size it takes."""
-        inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
-        if list(inputs) != [model.input]:
-            raise ModelDoesNotFit(f"it takes {_names(inputs)}; the manifest feeds '{model.input}'")
-        tensor = inputs[model.input]
-        dtype = DTYPES.get(tensor.type)
-        if dtype != model.input_dtype:
-            raise ModelDoesNotFit(f"'{tensor.name}' is {tensor.type}; the manifest gives {model.input_dtype}")
-        # Free dimensions have a name or None instead of a number.
-        wanted = [size if isinstance(size, int) else None for size in tensor.shape]
-        if len(wanted) != len(model.input_shape) or any(
-            size not in (None, given) for size, given in zip(wanted[1:], model.input_shape[1:], strict=True)
-        ):
-            raise ModelDoesNotFit(
-                f"'{tensor.name}' has the shape {tensor.shape}; the manifest gives {model.input_shape}"
-            )
-        if model.any_size and any(size is not None for size in wanted[1:3]):
-            raise ModelDoesNotFit(
-                f"'{tensor.name}' has the shape {tensor.shape}; the manifest promises images of any size"
-            )
-        outputs = [tensor.name for tensor in self._session.get_outputs()]
-        missing = [name for name in model.outputs if name not in outputs]
-        if missing:
-            raise ModelDoesNotFit(f"it gives {_names(outputs)}; the manifest reads '{missing[0]}'")
-        return wanted[0] or 1
+        inputs = {
+            tensor.name: InputTensor(DTYPES.get(tensor.type, tensor.type), tensor.shape)
+            for tensor in self._session.get_inputs()
+        }
+        return check_tensors(inputs, [tensor.name for tensor in self._session.get_outputs()], model)
 
 
 def _options(model: ModelToOpen, settings: BackendSettings) -> onnxruntime.SessionOptions:
@@ -89,17 +72,3 @@ def _options(model: ModelToOpen, settings: BackendSettings) -> onnxruntime.Sessi
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors; they come back as exceptions too
     return options
-
-
-def _names(tensors: object) -> str:
-    return ", ".join(f"'{name}'" for name in tensors) if isinstance(tensors, dict | list) and tensors else "nothing"
-
-
-def _without_path(error: Exception, model: ModelToOpen) -> str:
-    """ONNX Runtime's message with the file's name in place of where it lies on this device."""
-    folder = model.path.parent
-    text = (
-        str(error).replace(str(model.path), model.path.name).replace(str(folder), "").replace(str(folder.resolve()), "")
-    )
-    # External data: ONNX Runtime names where a link or `..` leads to.
-    return re.sub(r"(?<![^\s\"'(:])/(?:[^\s\"'/:]+/)+", "", text)

@@ -108,7 +108,7 @@ def test_the_batch_is_what_is_fixed_in_the_graph(backend, write, batch, expected
     ("fields", "expected"),
     [
         ({"input": "pixels"}, "it takes 'image'; the manifest feeds 'pixels'."),
-        ({"input_dtype": "float32"}, "'image' is tensor(uint8); the manifest gives float32."),
+        ({"input_dtype": "float32"}, "'image' is uint8; the manifest gives float32."),
         ({"input_shape": (1, 3, HEIGHT, WIDTH)}, f"; the manifest gives (1, 3, {HEIGHT}, {WIDTH})."),
         ({"input_shape": (1, HEIGHT, WIDTH)}, f"; the manifest gives (1, {HEIGHT}, {WIDTH})."),
         ({"outputs": ("score", "heat")}, "it gives 'map', 'score'; the manifest reads 'heat'."),
