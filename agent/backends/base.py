@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
+
+from agent.packages.manifest import TensorRtEngine
 
 Tensors = Mapping[str, NDArray[Any]]
 """Arrays by the name of their tensor."""
@@ -27,6 +29,14 @@ class ModelToOpen:
     """Names of the tensors wanted back."""
     any_size: bool = False
     """Whether tensors of other heights and widths than `input_shape`'s (1, height, width, 3) go in too."""
+    name: str = ""
+    """What people call it."""
+    engine: TensorRtEngine | None = None
+    """What the engine at `path` was built for; None where an ONNX model lies there."""
+
+
+def say_nothing(text: str) -> None:
+    """For those who do not want to be told of progress."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,16 @@ class BackendSettings:
 
     threads: int = 1
     """Threads of one run; 1 or more."""
+    precision: Literal["fp32", "fp16"] = "fp16"
+    """The lowest that an engine built on this device may use."""
+    engine_cache: Path | None = None
+    """Folder of the engines that were built on this device; None keeps none."""
+    engine_cache_size: int = 4 << 30
+    """Bytes that they may take together."""
+    engine_workspace: int = 1 << 30
+    """Bytes of GPU memory that one layer of an engine may take for intermediate results."""
+    on_progress: Callable[[str], None] = say_nothing
+    """Told in words what opening does where it takes long, from any thread."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,8 @@ class Backend(Protocol):
     precision: Literal["fp32", "fp16", "int8"]
     batch: int
     """How many images the graph takes at once; more than 1 where that is fixed in the graph."""
+    is_lowered: bool
+    """Whether `precision` is lower than the graph's own because the settings allow it."""
 
     def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None: ...
 

@@ -23,7 +23,7 @@ from typing import Literal
 import msgspec
 
 from agent.atomic_file import replace_file, sync_folder
-from agent.errors import Refusal
+from agent.errors import BadPackageFile, Refusal
 from agent.packages.onnx_external_data import external_data_files
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,12 @@ class EngineCache:
 
         `on_wait` is called where another one builds. Whoever gets the turn looks again whether its engine is there now.
         """
-        descriptor = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:  # a full disk: rather two builds at once than none
+            log.warning("nobody knows who builds an engine now: %s", error.strerror)
+            yield
+            return
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -258,14 +263,15 @@ def model_sha256(model: Path) -> str:
     """SHA-256 over an ONNX model and the files that hold its weights, each with its name and size.
 
     Raises:
-        BadPackageFile: the model is no ONNX model.
+        BadPackageFile: the model is no ONNX model, or keeps weights outside its folder.
         OSError: a file cannot be read.
     """
     digest = hashlib.sha256()
-    for path in [model, *(model.parent / name for name in sorted(external_data_files(model)))]:
-        # The model's own name says nothing; those of its weights stand in it.
-        name = "" if path == model else path.relative_to(model.parent).as_posix()
-        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+    for location in ["", *sorted(external_data_files(model))]:  # the model's own name says nothing
+        path = model.parent / location if location else model
+        if not path.resolve().is_relative_to(model.parent.resolve()):
+            raise BadPackageFile(model.name, "it keeps weights outside its folder")
+        digest.update(f"{location}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)

@@ -25,6 +25,7 @@ class OnnxRuntimeBackend:
     """An ONNX graph in ONNX Runtime on the CPU."""
 
     device = "CPU"
+    is_lowered = False
 
     def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None:
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}"

@@ -12,7 +12,10 @@ from agent.packages.manifest import OnnxModel, PackageFile
 
 log = logging.getLogger(__name__)
 
-BACKENDS = {"onnx": "agent.backends.onnx_runtime:OnnxRuntimeBackend"}
+BACKENDS = {
+    "onnx": "agent.backends.onnx_runtime:OnnxRuntimeBackend",
+    "tensorrt": "agent.backends.tensorrt:TensorRtBackend",
+}
 """Kind of model file to `module:class`. No scan, no falling through from one to the next."""
 
 

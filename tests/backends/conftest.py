@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from agent.backends import cuda_runtime
 from tests.support.fake_cuda import FakeCuda, compile_fake_cuda
+from tests.support.fake_tensorrt import FakeTensorRt
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +21,18 @@ def fake_cuda_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fake_cuda(fake_cuda_library: Path) -> FakeCuda:
     """A fresh one, on whose GPU nothing is held."""
     return FakeCuda(fake_cuda_library)
+
+
+@pytest.fixture
+def gpu_without_tensorrt(fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """A device with a GPU."""
+    monkeypatch.setattr(cuda_runtime, "libraries_of_device", lambda: [str(fake_cuda.path)])
+    return fake_cuda
+
+
+@pytest.fixture
+def fake_tensorrt(gpu_without_tensorrt: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    """A device with a GPU and TensorRT."""
+    fake = FakeTensorRt(gpu_without_tensorrt)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    return fake

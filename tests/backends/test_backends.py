@@ -16,16 +16,23 @@ from agent.backends import opening
 from agent.backends.base import BackendSettings, ModelToOpen
 from agent.backends.onnx_runtime import OnnxRuntimeBackend
 from agent.backends.opening import BACKENDS, backend_for
+from agent.backends.tensorrt import TensorRtBackend
 from agent.errors import BadPackage, ModelDoesNotFit, ModelNotLoaded, NoRuntimeForPackage
 from agent.packages.manifest import OnnxModel, PackageFile, TensorRtEngine
 from tests.support.packages import HEIGHT, WIDTH, darkness_model, first_channel_model, grey
 
-BACKEND_CLASSES = [OnnxRuntimeBackend]
+BACKEND_CLASSES = [OnnxRuntimeBackend, TensorRtBackend]
 SHAPE = (1, HEIGHT, WIDTH, 3)
+
+
+DEVICES = {OnnxRuntimeBackend: "CPU", TensorRtBackend: "Fake GPU"}
 
 
 @pytest.fixture(params=BACKEND_CLASSES, ids=lambda backend: backend.__name__)
 def backend(request):
+    """TensorRT's is a fake on a fake GPU; `make gpu-check` puts a real one through the same."""
+    if request.param is TensorRtBackend:
+        request.getfixturevalue("fake_tensorrt")
     return request.param
 
 
@@ -59,7 +66,8 @@ def refused(backend, model, kind):
 def test_an_open_backend_says_what_it_is_and_answers(backend, write):
     opened = backend(write(), BackendSettings())
     assert opened.runtime.split()[-1][0].isdigit()
-    assert (opened.device, opened.precision, opened.batch) == ("CPU", "fp32", 1)
+    assert (opened.device, opened.batch) == (DEVICES[backend], 1)
+    assert (opened.precision, opened.is_lowered) == (("fp16", True) if backend is TensorRtBackend else ("fp32", False))
     answer = opened.run({"image": grey(51)[None]})
     assert list(answer) == ["score", "map"]
     assert answer["score"].tolist() == pytest.approx([0.8])
@@ -124,15 +132,6 @@ def test_a_fixed_size_other_than_the_manifests_is_refused(backend, write):
     model = write(first_channel_model(), input="input", input_shape=(1, 3, 8, 13), input_dtype="float32")
     said = refused(backend, model, ModelDoesNotFit)
     assert said.endswith("'input' has the shape [1, 3, 8, 12]; the manifest gives (1, 3, 8, 13).")
-
-
-def test_any_size_needs_a_graph_that_takes_any_size(backend, write):
-    free = darkness_model()
-    backend(write(free, any_size=True), BackendSettings())
-    fixed = darkness_model()
-    fixed.graph.input[0].type.tensor_type.shape.dim[1].dim_value = HEIGHT
-    said = refused(backend, write(fixed, any_size=True), ModelDoesNotFit)
-    assert said.endswith("the manifest promises images of any size.")
 
 
 def test_a_model_of_two_inputs_is_refused(backend, write):
@@ -253,6 +252,15 @@ def test_onnx_runtime_does_not_fall_back_to_another_provider(write):
     opened = OnnxRuntimeBackend(write(), BackendSettings())
     assert opened._session.get_providers() == ["CPUExecutionProvider"]
     assert opened._session._enable_fallback is False
+
+
+def test_any_size_needs_a_graph_that_takes_any_size(write):
+    free = darkness_model()
+    OnnxRuntimeBackend(write(free, any_size=True), BackendSettings())
+    fixed = darkness_model()
+    fixed.graph.input[0].type.tensor_type.shape.dim[1].dim_value = HEIGHT
+    said = refused(OnnxRuntimeBackend, write(fixed, any_size=True), ModelDoesNotFit)
+    assert said.endswith("the manifest promises images of any size.")
 
 
 # --- which backend opens what
