@@ -8,17 +8,20 @@ MINUTES ?= 10
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 PIP    := -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo test faults soak bench check wire clean
+.PHONY: help demo test engine-check faults soak bench check wire clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: $(VENV)/installed  ## draw parts, fit a model on good ones, serve it, inspect more, one picture of it all
 	$(BIN)/edge-agent demo --output demo
 
 test: $(VENV)/installed $(WIRE)/installed  ## all tests, but for slow ones that need frameworks
 	WIRE_PYTHON=$(CURDIR)/$(WIRE)/bin/python $(BIN)/python -m pytest $(PARALLEL) -m 'not slow' $(TESTS)
+
+engine-check: $(VENV)/tensorrt-rtx  ## TensorRT engines built for real, without a GPU (x86; loads 92 MB once)
+	$(BIN)/python -m pytest -m tensorrt_rtx tests/backends
 
 faults: $(VENV)/installed  ## inject faults for MINUTES minutes, print what was counted
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --record docs/reliability.json $(if $(ROWS),--rows $(ROWS))
@@ -47,6 +50,10 @@ $(VENV)/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) --upgrade 'pip>=25.1'
 	$(BIN)/python $(PIP) --editable '.[cpu,greengrass,workbench]' --group dev
+	touch $@
+
+$(VENV)/tensorrt-rtx: $(VENV)/installed
+	$(BIN)/python $(PIP) --group tensorrt-rtx
 	touch $@
 
 $(VENV)/peers: $(VENV)/installed

@@ -78,6 +78,8 @@ class TensorRtBackend:
         tensors = {name: _Tensor(tensorrt, cuda, engine, self._context, name) for name in names}
         for tensor in tensors.values():
             self._context.set_tensor_address(tensor.name, tensor.device.address)
+        # All are kept, those nobody reads too: the engine writes them.
+        self._tensors = tensors
         self._stream = cuda.stream()
         self._input = tensors[model.input]
         self._outputs = [tensors[name] for name in model.outputs]

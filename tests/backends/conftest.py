@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,9 @@ def fake_cuda_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fake_cuda(fake_cuda_library: Path) -> FakeCuda:
-    """A fresh one, on whose GPU nothing is held."""
-    return FakeCuda(fake_cuda_library)
+def fake_cuda(fake_cuda_library: Path, tmp_path_factory: pytest.TempPathFactory) -> FakeCuda:
+    """A library of its own for every test: what another one still holds is given back to where it came from."""
+    return FakeCuda(Path(shutil.copy(fake_cuda_library, tmp_path_factory.mktemp("cuda"))))
 
 
 @pytest.fixture
@@ -31,8 +33,9 @@ def gpu_without_tensorrt(fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def fake_tensorrt(gpu_without_tensorrt: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+def fake_tensorrt(gpu_without_tensorrt: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRt]:
     """A device with a GPU and TensorRT."""
     fake = FakeTensorRt(gpu_without_tensorrt)
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    return fake
+    yield fake
+    assert fake.illegal_accesses == []

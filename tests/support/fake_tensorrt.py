@@ -59,6 +59,8 @@ class FakeTensorRt(types.ModuleType):
         self.build_fails = ""
         """Why nothing can be built."""
         self.refuses_runs = False
+        self.illegal_accesses: list[str] = []
+        """Tensors whose memory was given back before they were read or written."""
         self.phases: list[tuple[Any, ...]] = [
             ("start", "Building", None, 2),
             ("step", "Building", 0),
@@ -347,6 +349,11 @@ class Context:
         return self._fake.cuda.enqueue(stream, self._run) == 0
 
     def _run(self) -> None:
+        for tensor, address in self._addresses.items():
+            if not self._fake.cuda.is_device_memory(address, self._size(tensor)):
+                self._fake.illegal_accesses.append(tensor)
+        if self._fake.illegal_accesses:  # a GPU would end the process's context
+            return
         (name,) = self._engine.inputs
         shape, dtype = self._shapes[name], NUMPY[self._engine.get_tensor_dtype(name)]
         content = ctypes.string_at(self._addresses[name], self._size(name))

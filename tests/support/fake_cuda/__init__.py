@@ -24,7 +24,6 @@ class FakeCuda:
         self.library.fake_enqueue.argtypes = (ctypes.c_void_p, _WORK)
         self.library.fake_is_device_memory.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
         self._kept: list[object] = []
-        self.library.fake_reset()
 
     def fail(self, call: str, code: int) -> None:
         """From now on `call` returns `code`."""

@@ -76,7 +76,17 @@ int cudaStreamCreateWithFlags(void **stream, unsigned flags) {
     BEGIN;
     return flags == 1 ? take(STREAM, stream, 16) : INVALID;
 }
-int cudaStreamDestroy(void *stream) { BEGIN; return give_back(STREAM, stream); }
+static void finish(void *stream, int run) {
+    int left = 0;
+    for (int i = 0; i < step_count; i++) {
+        struct step step = steps[i];
+        if (step.stream != stream) steps[left++] = step;
+        else if (run && step.work) step.work();
+        else if (run) memcpy(step.to, step.from, step.size);
+    }
+    step_count = left;
+}
+int cudaStreamDestroy(void *stream) { BEGIN; finish(stream, 0); return give_back(STREAM, stream); }
 
 static int put(struct step step) {
     if (!holding(STREAM, step.stream, 16)) return 400; /* cudaErrorInvalidResourceHandle */
@@ -94,11 +104,7 @@ int cudaMemcpyAsync(void *to, const void *from, size_t size, int direction, void
 int cudaStreamSynchronize(void *stream) {
     BEGIN;
     if (!holding(STREAM, stream, 16)) return 400;
-    for (int i = 0; i < step_count; i++) {
-        if (steps[i].work) steps[i].work();
-        else memcpy(steps[i].to, steps[i].from, steps[i].size);
-    }
-    step_count = 0;
+    finish(stream, 1);
     return 0;
 }
 const char *cudaGetErrorName(int code) {
@@ -109,12 +115,6 @@ const char *cudaGetErrorName(int code) {
 
 /* --- for tests --- */
 
-void fake_reset(void) {
-    for (int i = 0; i < MAX; i++) { if (blocks[i].kind != FREE) free(blocks[i].at); blocks[i].kind = FREE; }
-    step_count = failure_code = 0;
-    gpus = 1;
-    failing_call[0] = history[0] = 0;
-}
 void fake_fail(const char *call, int code) { strncpy(failing_call, call, sizeof failing_call - 1); failure_code = code; }
 void fake_gpus(int count) { gpus = count; }
 const char *fake_history(void) { return history; }
