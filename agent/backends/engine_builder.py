@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +38,11 @@ class BuiltEngine:
     """What was measured, for the next build; None where TensorRT measures nothing."""
 
 
-def build_engine(
-    tensorrt: TensorRt, model: ModelToOpen, options: BuildOptions, timing: bytes, on_progress: Callable[[str], None]
-) -> BuiltEngine:
-    """Builds an engine of fixed shapes for the GPU of this device; takes seconds to minutes.
+def build_engine(tensorrt: TensorRt, model: ModelToOpen, options: BuildOptions, timing: bytes) -> BuiltEngine:
+    """Builds an engine of fixed shapes for the GPU of this device; takes seconds to minutes, and tells of its progress.
 
     Args:
         timing: what earlier builds have measured; may be empty.
-        on_progress: told in words how far it is, from threads of TensorRT.
 
     Raises:
         ModelDoesNotFit: the graph is not the one the manifest tells of.
@@ -67,7 +63,7 @@ def build_engine(
     shape = (batch, *model.input_shape[1:])
     profile.set_shape(model.input, shape, shape, shape)
     config.add_optimization_profile(profile)
-    monitor = tensorrt.monitor(BuildProgress(on_progress, f"building a TensorRT engine in {options.precision}"))
+    monitor = tensorrt.monitor(BuildProgress(model.on_progress, f"building a TensorRT engine in {options.precision}"))
     config.progress_monitor = monitor  # which does not keep it: `monitor` must live until the build is done
 
     tensorrt.messages.forget()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 from agent.backends.base import BackendSettings, ModelToOpen
@@ -50,7 +51,7 @@ class EngineSource:
         engine = self._kept(cache, key)
         if engine is not None:
             return engine
-        with cache.turn_to_build(lambda: self._settings.on_progress(WAITING)):
+        with cache.turn_to_build(lambda: self._model.on_progress(WAITING)):
             # Another worker may have built it while this one waited.
             engine = self._kept(cache, key)
             return self._built(cache, key) if engine is None else engine
@@ -80,7 +81,7 @@ class EngineSource:
         began = time.monotonic()
         options = BuildOptions(self._build_precision, key.workspace)
         timing = b"" if cache is None else cache.timing(key)
-        built = build_engine(self._tensorrt, self._model, options, timing, self._settings.on_progress)
+        built = build_engine(self._tensorrt, self._model, options, timing)
         seconds = time.monotonic() - began
         # A warning, because a worker's lines of less weight are not logged, and minutes went by.
         log.warning("a TensorRT engine in %s was built in %.0f s", options.precision, seconds)
@@ -105,10 +106,10 @@ class EngineSource:
         return self._runtime.deserialize_cuda_engine(content)
 
     def _cache(self) -> EngineCache | None:
-        if self._settings.engine_cache is None:
+        if not self._settings.engine_cache:
             return None
         try:
-            return EngineCache(self._settings.engine_cache, self._settings.engine_cache_size)
+            return EngineCache(Path(self._settings.engine_cache), self._settings.engine_cache_size)
         except EngineCacheNotUsable as refusal:
             # A line that stands still helps nobody: it is built at every start until somebody reads this.
             log.warning("%s Until then an engine is built at every start.", refusal)

@@ -14,7 +14,8 @@ def file_for_tensorrt(files: Sequence[PackageFile]) -> PackageFile:
     """The file to open.
 
     Raises:
-        NoRuntimeForPackage: it holds engines for other devices only, or there is no TensorRT.
+        NoRuntimeForPackage: it holds engines for other devices only.
+        DeviceNotUsable: there is no TensorRT.
     """
     engines = [file for file in files if isinstance(file.runtime, TensorRtEngine)]
     if engines:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from agent.backends.base import BackendSettings, ModelToOpen, Tensors
+from agent.backends.base import DEVICE_NAMES, BackendSettings, ModelToOpen, Tensors
 from agent.backends.cuda_runtime import CudaError, CudaNotUsable, CudaRuntime, open_cuda_runtime
 from agent.backends.engine_source import EngineSource
+from agent.backends.gpu_failure import gpu_failure_in
+from agent.backends.gpu_memory import check_gpu_memory
 from agent.backends.model_check import InputTensor, check_tensors
 from agent.backends.tensorrt_api import DTYPES, TensorRt, load_tensorrt
-from agent.errors import ModelDoesNotFit, ModelNotLoaded
+from agent.errors import DeviceNotUsable, GpuFailed, ModelDoesNotFit, ModelNotLoaded
 
 
 class TensorRtBackend:
@@ -29,19 +31,28 @@ class TensorRtBackend:
             )
         try:
             cuda = open_cuda_runtime()
+            check_gpu_memory(cuda, model.size, settings.gpu_memory_limit)
             self._open(tensorrt, cuda, model, settings)
-        except CudaNotUsable as error:
-            raise ModelNotLoaded(self.runtime, str(error)) from None
-        except CudaError as error:
-            raise ModelNotLoaded(self.runtime, _said(error)) from None
-        try:
             self.run({model.input: np.zeros(self._input.shape, self._input.dtype)})
-        except (CudaError, RunFailed) as error:
-            raise ModelNotLoaded(self.runtime, f"its first run failed: {_said(error)}") from None
+        except GpuFailed as error:
+            raise DeviceNotUsable(DEVICE_NAMES["tensorrt"], error.reason) from None
+        except (CudaNotUsable, CudaError) as error:
+            failure = gpu_failure_in(str(error))
+            raise DeviceNotUsable(DEVICE_NAMES["tensorrt"], failure.reason if failure else str(error)) from None
+        except RunFailed as error:
+            raise ModelNotLoaded(self.runtime, f"its first run failed: {error}") from None
 
     def run(self, inputs: Tensors) -> Tensors:
-        """Raises CudaError or RunFailed where the GPU does not do it; after most such errors it never will again in
-        this process."""
+        try:
+            return self._run(inputs)
+        except CudaError as error:
+            failure = gpu_failure_in(str(error))
+            if failure is not None and failure.is_fatal:
+                raise GpuFailed(failure.reason) from None
+            raise
+
+    def _run(self, inputs: Tensors) -> Tensors:
+        """Raises CudaError, RunFailed."""
         # One at a time: there is one context, one set of buffers, and one GPU that would not do two sooner.
         with self._lock:
             values = inputs[self._input.name]
@@ -69,9 +80,11 @@ class TensorRtBackend:
         self.batch = check_tensors({name: _input(engine, name) for name in inputs}, outputs, model)
 
         # The engine is kept by its context.
+        tensorrt.messages.forget()
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise ModelNotLoaded(self.runtime, "the GPU has too little memory left for it; stop another model")
+            reason = tensorrt.messages.cause
+            raise ModelNotLoaded(self.runtime, f"it makes no context for its engine; stop another model: {reason}")
         shape = (self.batch, *model.input_shape[1:])
         if not self._context.set_input_shape(model.input, shape):
             raise ModelDoesNotFit(f"its engine does not take '{model.input}' of the shape {shape}")
@@ -117,9 +130,3 @@ class _Tensor:
 def _input(engine: Any, name: str) -> InputTensor:
     dtype = engine.get_tensor_dtype(name).name
     return InputTensor(DTYPES.get(dtype, dtype), [None if size < 0 else size for size in engine.get_tensor_shape(name)])
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, CudaError) and error.name == "cudaErrorMemoryAllocation":
-        return "the GPU has too little memory left for it; stop another model"
-    return str(error)

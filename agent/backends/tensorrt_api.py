@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
+from agent.backends.base import DEVICE_NAMES
 from agent.backends.build_progress import BuildProgress
-from agent.errors import NoRuntimeForPackage
+from agent.errors import DeviceNotUsable
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Messages:
 
 
 def load_tensorrt() -> TensorRt:
-    """Raises NoRuntimeForPackage where there is none, or one that does not load."""
+    """Raises DeviceNotUsable where there is none, or one that does not load."""
     for name, kind in MODULES.items():
         try:
             return TensorRt(import_module(name), kind)
@@ -107,16 +108,18 @@ def load_tensorrt() -> TensorRt:
                 raise _does_not_load(error) from None
         except ImportError as error:  # its text may hold paths of this device
             raise _does_not_load(error) from None
-    raise NoRuntimeForPackage(
-        "TensorRT is not installed for this Python; install it: pip install 'vision-edge-agent[tensorrt]'; on a Jetson "
-        "JetPack brings it for the system's Python, and a virtual environment needs --system-site-packages to see it"
+    raise DeviceNotUsable(
+        DEVICE_NAMES["tensorrt"],
+        "it is not installed for this Python; pip install 'vision-edge-agent[tensorrt]'; on a Jetson JetPack brings it "
+        "for the system's Python, and a virtual environment needs --system-site-packages to see it",
     )
 
 
-def _does_not_load(error: ImportError) -> NoRuntimeForPackage:
+def _does_not_load(error: ImportError) -> DeviceNotUsable:
     log.error("TensorRT is installed, and cannot be imported: %s", error)
-    return NoRuntimeForPackage(
-        "TensorRT is installed and does not load (the agent's log says why); install it again, of one version"
+    return DeviceNotUsable(
+        DEVICE_NAMES["tensorrt"],
+        "it is installed and does not load (the agent's log says why); install it again, all of one version",
     )
 
 

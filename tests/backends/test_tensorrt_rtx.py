@@ -57,8 +57,8 @@ def write(tmp_path):
 
 @pytest.fixture
 def build(trt):
-    def built(model, on_progress=lambda text: None):
-        return build_engine(trt, model, OPTIONS, b"", on_progress).engine
+    def built(model):
+        return build_engine(trt, model, OPTIONS, b"").engine
 
     return built
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_says_why_and_what_to_do(build, write, model, expect
 def test_what_does_not_fit_is_refused_before_it_is_built(build, write):
     said = []
     with pytest.raises(ModelDoesNotFit, match="'image' is uint8; the manifest gives float32"):
-        build(write(darkness_model(), input_dtype="float32"), said.append)
+        build(write(darkness_model(), input_dtype="float32", on_progress=said.append))
     assert said == []
 
 
@@ -117,7 +117,7 @@ def test_its_phases_become_percents_that_only_rise(trt, write, monkeypatch):
         "agent.backends.engine_builder.BuildProgress",
         lambda tell, what: BuildProgress(tell, what, lambda: next(seconds)),
     )
-    build_engine(trt, write(darkness_model()), OPTIONS, b"", told.append)
+    build_engine(trt, write(darkness_model(), on_progress=told.append), OPTIONS, b"")
     percents = [int(text.partition(": ")[2].partition(" %")[0]) for text in told[1:]]
     assert percents == sorted(percents)
     assert percents[0] < 20
@@ -136,7 +136,7 @@ def test_a_build_that_nobody_waits_for_any_more_ends(build, write, monkeypatch):
             raise BrokenPipeError
 
     with pytest.raises(ModelNotLoaded):
-        build(write(darkness_model()), tell)
+        build(write(darkness_model(), on_progress=tell))
     assert len(told) == 2
 
 
@@ -186,7 +186,7 @@ def test_what_is_no_whole_engine_is_refused_and_does_not_crash(trt, build, write
 
 @needs_no_gpu
 def test_without_a_gpu_the_start_fails_with_the_reason_and_keeps_nothing(trt, write, fake_cuda, tmp_path):
-    settings = BackendSettings(engine_cache=tmp_path / "engines")
+    settings = BackendSettings(engine_cache=str(tmp_path / "engines"))
     source = EngineSource(trt, open_cuda_runtime([str(fake_cuda.path)]), write(darkness_model()), settings)
     assert (source.precision, source.is_lowered) == ("fp32", False)
     with pytest.raises(ModelNotLoaded, match=r"does not load what it has just built: .*driver version is insufficient"):
