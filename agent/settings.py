@@ -134,25 +134,36 @@ def _group(value: object) -> str:
     return str(value)
 
 
-def _directory(value: object) -> Path:
-    if value == AUTO:
-        return default_registry()
-    # fsencode: what the file system cannot name raises ValueError too.
-    if not isinstance(value, str | Path) or not str(value).strip() or b"\0" in os.fsencode(value):
-        raise ValueError
-    return Path(value).absolute()
+def _directory(default: Callable[[], Path]) -> Callable[[object], Path]:
+    def read(value: object) -> Path:
+        if value == AUTO:
+            return default()
+        # fsencode: what the file system cannot name raises ValueError too.
+        if not isinstance(value, str | Path) or not str(value).strip() or b"\0" in os.fsencode(value):
+            raise ValueError
+        return Path(value).absolute()
+
+    return read
 
 
 def default_registry() -> Path:
-    """Of a Greengrass component in its work folder, which is the current one; else /var/lib/edge-agent/registry for
-    root, and for others below their state folder (XDG base directories)."""
+    return _state_folder() / "registry"
+
+
+def default_engine_cache() -> Path:
+    return _state_folder() / "engines"
+
+
+def _state_folder() -> Path:
+    """Of a Greengrass component its work folder, which is the current one; else /var/lib/edge-agent for root, and for
+    others below their state folder (XDG base directories)."""
     if "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT" in os.environ:
-        return Path.cwd() / "registry"
+        return Path.cwd()
     if os.geteuid() == 0:
-        return Path("/var/lib/edge-agent/registry")
+        return Path("/var/lib/edge-agent")
     # HOME may be missing for a component's user.
     home = Path(os.environ.get("HOME") or f"/tmp/edge-agent-{os.geteuid()}")
-    return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "edge-agent" / "registry"
+    return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "edge-agent"
 
 
 def _setting(
@@ -186,7 +197,7 @@ class Settings:
         shown="(empty)",
     )
     registry: Path = _setting(
-        _Kind(_directory, "the path of a directory, or auto"),
+        _Kind(_directory(default_registry), "the path of a directory, or auto"),
         "Directory with one record per model component. auto: `registry` in the work folder of a Greengrass component, "
         "else /var/lib/edge-agent/registry for root and ~/.local/state/edge-agent/registry for others.",
         factory=default_registry,
@@ -233,6 +244,33 @@ class Settings:
         _whole(0, 1 << 20),
         "MiB of GPU memory that one model may take in ONNX Runtime; 0: what there is.",
         0,
+        live=True,
+    )
+    precision: str = _setting(
+        _one_of("fp16", "fp32"),
+        "The lowest precision of the TensorRT engines that are built on this device. With fp16, an engine that fails "
+        "the self-test of its package gives way to one in fp32. A change is for workers that start after it.",
+        "fp16",
+        live=True,
+    )
+    engine_cache: Path = _setting(
+        _Kind(_directory(default_engine_cache), "the path of a directory, or auto"),
+        "Directory of the TensorRT engines that were built on this device; only the agent's user gets into it. auto: "
+        "`engines` beside the default registry.",
+        factory=default_engine_cache,
+        shown=AUTO,
+    )
+    engine_cache_size: int = _setting(
+        _whole(64, 1 << 20),
+        "MiB that these engines may take on disk; those that were not used for longest make room.",
+        4096,
+        live=True,
+    )
+    engine_workspace: int = _setting(
+        _whole(16, 1 << 20),
+        "MiB of GPU memory that one layer of an engine may take for intermediate results. Less makes other engines, "
+        "which may be slower.",
+        1024,
         live=True,
     )
     calls_in_flight: int = _setting(

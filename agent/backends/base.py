@@ -24,6 +24,8 @@ DEVICE_NAMES: dict[Device, str] = {
 }
 """For people."""
 
+LowestPrecision = Literal["fp32", "fp16"]
+
 Tensors = Mapping[str, NDArray[Any]]
 """Arrays by the name of their tensor."""
 
@@ -68,7 +70,7 @@ class BackendSettings:
     """Whether the next best may run it where `device` cannot."""
     gpu_memory_limit: int = 0
     """Bytes of GPU memory that the model may take; 0: what there is."""
-    precision: Literal["fp32", "fp16"] = "fp16"
+    precision: LowestPrecision = "fp16"
     """The lowest that an engine built on this device may use."""
     engine_cache: str = ""
     """Folder of the engines that were built on this device; empty keeps none."""
@@ -90,10 +92,12 @@ class RunsOn:
     """The device that was to run it, where that one could not: `cuda`."""
     because: str = ""
     """Why it could not, as a sentence."""
+    remark: str = ""
+    """What else people should know of how it runs."""
 
     def __str__(self) -> str:
         instead = f", instead of {self.instead_of}: {self.because}" if self.instead_of else ""
-        return f"{self.runtime} on {self.device}{instead}"
+        return f"{self.runtime} on {self.device}{instead}{self.remark and f'; {self.remark}'}"
 
 
 class Backend(Protocol):

@@ -35,12 +35,8 @@ RUNTIME_OF: dict[Device, str] = {
 }
 BEST_FIRST: tuple[Device, ...] = ("tensorrt", "cuda", "cpu")
 """What `auto` tries, and what stands in for a device that cannot be used: each only where it is installed."""
-INSTALL = {
-    "onnx": "install one runtime: pip install 'vision-edge-agent[cpu]'",
-    "tensorrt": "on a Jetson it comes with JetPack, for the system's Python: use that one, in an environment made with "
-    "--system-site-packages; else: pip install 'vision-edge-agent[tensorrt]'",
-}
-"""What to do where a runtime is missing."""
+INSTALL = "install one runtime: pip install 'vision-edge-agent[cpu]'"
+"""What to do where ONNX Runtime is missing; `agent.backends.tensorrt_api` tells of TensorRT."""
 
 _ANOTHER_MAY_DO = (DeviceNotUsable, NotEnoughGpuMemory, ModelNotLoaded, NoRuntimeForPackage)
 """Refusals that are about a device, or may be; one about the package is the same on all."""
@@ -125,7 +121,7 @@ def _load(device: Device) -> type[Backend]:
     try:
         backend: type[Backend] = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        raise _missing(device, f"{error.name} is not installed; {INSTALL[runtime]}") from None
+        raise _missing(device, f"{error.name} is not installed; {INSTALL}") from None
     except ImportError as error:  # its text may hold paths of this device
         log.exception("a runtime is installed, and cannot be imported")
         what = error.name or "its runtime"

@@ -110,8 +110,8 @@ def load_tensorrt() -> TensorRt:
             raise _does_not_load(error) from None
     raise DeviceNotUsable(
         DEVICE_NAMES["tensorrt"],
-        "it is not installed for this Python; pip install 'vision-edge-agent[tensorrt]'; on a Jetson JetPack brings it "
-        "for the system's Python, and a virtual environment needs --system-site-packages to see it",
+        "it is not installed; on a Jetson it comes with JetPack, for the system's Python: use that one, in an "
+        "environment made with --system-site-packages; else: pip install 'vision-edge-agent[tensorrt]'",
     )
 
 

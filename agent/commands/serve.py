@@ -216,7 +216,7 @@ def _make_fleet(followed: FollowedSettings, on_change: OnChange) -> Fleet:
 
 
 def _backend_settings(settings: Settings, component: str, processors: int) -> BackendSettings:
-    from agent.backends.base import BackendSettings, WantedDevice
+    from agent.backends.base import BackendSettings, LowestPrecision, WantedDevice
 
     device, allows_fallback = device_of(settings, component)
     return BackendSettings(
@@ -224,6 +224,10 @@ def _backend_settings(settings: Settings, component: str, processors: int) -> Ba
         cast(WantedDevice, device),  # checked when the setting was read
         allows_fallback,
         settings.gpu_memory_limit << 20,
+        cast(LowestPrecision, settings.precision),
+        str(settings.engine_cache),
+        settings.engine_cache_size << 20,
+        settings.engine_workspace << 20,
     )
 
 

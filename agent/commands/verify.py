@@ -15,18 +15,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     from agent.backends.base import BackendSettings
     from agent.packages.archive import opened_package
-    from agent.pipeline import Pipeline
+    from agent.pipeline import open_tested
 
     with opened_package(arguments.package) as package:
         manifest = package.manifest
         size = "any size" if manifest.image.any_size else f"{manifest.image.width} x {manifest.image.height}"
         print(f"{manifest.model.name} {manifest.model.version}: {manifest.task}, images {size}")
-        pipeline = Pipeline(package, BackendSettings())
+        opened = open_tested(package, BackendSettings())
         print(f"{len(manifest.files)} files as listed, {sum(file.size for file in manifest.files):,} bytes")
-        print(f"loaded: {pipeline.runs_on}\n")
+        print(f"loaded: {opened.runs_on}\n")
         rows = [
             (test.path, "anomalous" if got.is_anomalous else "normal", got.score, test.score)
-            for test, got in pipeline.self_test()
+            for test, got in opened.self_test
         ]
         print(tabulate(rows, headers=["self-test image", "verdict", "score", "expected"], floatfmt=".4f"))
         print("\nThe package can be served on this device.")

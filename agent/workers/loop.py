@@ -29,7 +29,7 @@ from agent.images.bitmap import BitmapLayout, fingerprint
 from agent.images.detection import StageTimes
 from agent.images.shared_memory import read_segment, write_segment
 from agent.packages.package import read_package
-from agent.pipeline import Pipeline
+from agent.pipeline import Pipeline, TestedPipeline, open_tested
 from agent.workers.link import Answer, Detect, Ends, InHand, Link, Open, Opened, Progress, Refused, refused
 from agent.workers.slots import Slot, map_slots
 
@@ -53,23 +53,21 @@ def main() -> None:
     if first is None or not isinstance(first[0], Open):
         return
     try:
-        pipeline = _open(first[0], link)
+        opened = _open(first[0], link)
     except GpuFailed as failure:
         _end(link, failure)
     except Refusal as refusal:
         link.send(refused(None, refusal))
         return
     slots = _slots(first[1])
-    link.send(Opened(pipeline.runs_on))
-    _answer_calls(link, pipeline, slots)
+    link.send(Opened(opened.runs_on))
+    _answer_calls(link, opened.pipeline, slots)
 
 
-def _open(order: Open, link: Link) -> Pipeline:
+def _open(order: Open, link: Link) -> TestedPipeline:
     link.send(Progress("verifying and loading the model"))
-    pipeline = Pipeline(read_package(Path(order.folder)), order.settings)
-    link.send(Progress("running the self-test"))
-    pipeline.self_test()
-    return pipeline
+    package = read_package(Path(order.folder))
+    return open_tested(package, order.settings, lambda text: link.send(Progress(text)))
 
 
 def _slots(descriptors: list[int]) -> list[Slot]:

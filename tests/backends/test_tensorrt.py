@@ -305,7 +305,7 @@ def test_images_of_any_size_are_not_for_an_engine(trt, model, settings):
 def test_a_gpu_without_enough_memory_is_told_and_nothing_stays_behind(trt, model, settings, fake_cuda):
     fake_cuda.fail("cudaMalloc", 2)
     said = refusal(model, settings, DeviceNotUsable)
-    assert said.startswith("Nothing runs on TensorRT here: the GPU's memory is full; stop a model")
+    assert said.startswith("TensorRT cannot be used here: the GPU's memory is full; stop a model")
     gc.collect()
     assert fake_cuda.blocks == 0
 
@@ -323,7 +323,7 @@ def test_without_tensorrt_it_is_told_how_to_install_it(gpu_without_tensorrt, mon
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     said = refusal(model, settings, DeviceNotUsable)
-    assert "pip install 'vision-edge-agent[tensorrt]'; on a Jetson JetPack brings it" in said
+    assert "it is not installed; on a Jetson it comes with JetPack" in said
 
 
 def test_a_tensorrt_that_does_not_load_is_told_without_its_paths(
@@ -334,7 +334,7 @@ def test_a_tensorrt_that_does_not_load_is_told_without_its_paths(
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     monkeypatch.syspath_prepend(tmp_path / "broken")
     said = refusal(model, settings, DeviceNotUsable)
-    assert "Nothing runs on TensorRT here: it is installed and does not load (the agent's log says why)" in said
+    assert "TensorRT cannot be used here: it is installed and does not load (the agent's log says why)" in said
     assert "libnvinfer.so.10" in caplog.text
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
 
