@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.device_flags import FLAGS, add_setting_flags, backend_settings, settings_given
+from agent.commands.device_flags import FLAGS, add_setting_flags, backend_settings, say_progress, settings_given
 
 if TYPE_CHECKING:
     from agent.pipeline import Pipeline
@@ -25,12 +25,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from agent.errors import Refusal
     from agent.packages.archive import opened_package
-    from agent.pipeline import Pipeline
+    from agent.pipeline import open_tested
 
     rows: list[tuple[str, ...]] = []
     failures = 0
     with opened_package(arguments.package) as package:
-        pipeline = Pipeline(package, backend_settings(settings_given(arguments, *FLAGS)))
+        # Tested, so that it answers as the agent does: fp16 that deviates gives way to fp32.
+        pipeline = open_tested(package, backend_settings(settings_given(arguments, *FLAGS)), say_progress).pipeline
         for path in arguments.images:
             try:
                 rows.append((path.name, *_inspected(path, pipeline)))

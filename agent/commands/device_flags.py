@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING, cast
 
@@ -48,3 +49,8 @@ def backend_settings(settings: Settings, component: str = "") -> BackendSettings
         settings.engine_cache_size << 20,
         settings.engine_workspace << 20,
     )
+
+
+def say_progress(text: str) -> None:
+    """What opening a model does where it takes long: beside the output, not in it."""
+    print(text, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from agent.commands.device_flags import FLAGS, add_setting_flags, backend_settings, settings_given
+from agent.commands.device_flags import FLAGS, add_setting_flags, backend_settings, say_progress, settings_given
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
         manifest = package.manifest
         size = "any size" if manifest.image.any_size else f"{manifest.image.width} x {manifest.image.height}"
         print(f"{manifest.model.name} {manifest.model.version}: {manifest.task}, images {size}")
-        opened = open_tested(package, backend_settings(settings_given(arguments, *FLAGS)))
+        opened = open_tested(package, backend_settings(settings_given(arguments, *FLAGS)), say_progress)
         print(f"{len(manifest.files)} files as listed, {sum(file.size for file in manifest.files):,} bytes")
         print(f"loaded: {opened.runs_on}\n")
         rows = [

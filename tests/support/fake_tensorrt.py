@@ -58,6 +58,8 @@ class FakeTensorRt(types.ModuleType):
         """How far off every output of a floating type is in fp16."""
         self.build_fails = ""
         """Why nothing can be built."""
+        self.gate = ""
+        """A FIFO; halfway, a build waits until somebody opens it for writing."""
         self.refuses_runs = False
         self.illegal_accesses: list[str] = []
         """Tensors whose memory was given back before they were read or written."""
@@ -243,6 +245,9 @@ class Builder:
         for kind, *arguments in fake.phases:
             if getattr(config.progress_monitor, told[kind])(*arguments) is False:
                 return None
+            if fake.gate and (kind, *arguments) == fake.phases[len(fake.phases) // 2]:
+                with open(fake.gate):  # noqa: PTH123 - waits
+                    pass
         head = {
             "version": fake.__version__,
             "gpu": fake.gpu,
