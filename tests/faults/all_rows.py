@@ -27,6 +27,7 @@ for module in (
     "surroundings_code",
     "surroundings_workers",
     "devices",
+    "engines",
     "settings",
     "settings_live",
     "soak",
