@@ -29,9 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     rows: list[tuple[str, ...]] = []
     failures = 0
+    settings = backend_settings(settings_given(arguments, *FLAGS))
     with opened_package(arguments.package) as package:
         # Tested, so that it answers as the agent does: fp16 that deviates gives way to fp32.
-        pipeline = open_tested(package, backend_settings(settings_given(arguments, *FLAGS)), say_progress).pipeline
+        pipeline = open_tested(package, settings, say_progress).pipeline
         for path in arguments.images:
             try:
                 rows.append((path.name, *_inspected(path, pipeline)))

@@ -19,11 +19,12 @@ def run(arguments: argparse.Namespace) -> int:
     from agent.packages.archive import opened_package
     from agent.pipeline import open_tested
 
+    settings = backend_settings(settings_given(arguments, *FLAGS))
     with opened_package(arguments.package) as package:
         manifest = package.manifest
         size = "any size" if manifest.image.any_size else f"{manifest.image.width} x {manifest.image.height}"
         print(f"{manifest.model.name} {manifest.model.version}: {manifest.task}, images {size}")
-        opened = open_tested(package, backend_settings(settings_given(arguments, *FLAGS)), say_progress)
+        opened = open_tested(package, settings, say_progress)
         print(f"{len(manifest.files)} files as listed, {sum(file.size for file in manifest.files):,} bytes")
         print(f"loaded: {opened.runs_on}\n")
         rows = [
