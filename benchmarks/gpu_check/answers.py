@@ -1,6 +1,6 @@
 """A package's answers on one device, as JSON: a process of its own, so that no two runtimes share one.
 
-python -m benchmarks.gpu_check.answers PACKAGE DEVICE
+python -m benchmarks.gpu_check.answers PACKAGE DEVICE PRECISION
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import cast
 
 import numpy as np
 
-from agent.backends.base import BackendSettings, Device
+from agent.backends.base import BackendSettings, Device, LowestPrecision
 from agent.packages.package import Package, read_package
 from agent.pipeline import Pipeline
 
 NOISE_IMAGES = 6
 
 
-def answers(package: Package, device: Device) -> list[dict[str, object]]:
+def answers(package: Package, device: Device, precision: LowestPrecision) -> list[dict[str, object]]:
     """Of the package's self-test images, and of noise around various greys."""
-    pipeline = Pipeline(package, BackendSettings(device=device))
+    pipeline = Pipeline(package, BackendSettings(device=device, precision=precision))
     images = [package.self_test_pixels(test) for test in package.manifest.self_test]
     size, random = package.manifest.image, np.random.default_rng(0)
     for level in np.linspace(0, 255, NOISE_IMAGES):
@@ -36,4 +36,5 @@ def answers(package: Package, device: Device) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(answers(read_package(Path(sys.argv[1])), cast(Device, sys.argv[2]))))
+    _, folder, device, precision = sys.argv
+    print(json.dumps(answers(read_package(Path(folder)), cast(Device, device), cast(LowestPrecision, precision))))

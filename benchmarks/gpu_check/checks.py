@@ -18,6 +18,7 @@ import grpc
 from agent.models.registry import Record, write_record
 from agent.wire import edge_agent_pb2 as wire
 from agent.wire.edge_agent_pb2_grpc import EdgeAgentStub
+from benchmarks.gpu_check.engines import PRECISIONS, engine_checks
 from benchmarks.gpu_check.result import Result, passed
 from benchmarks.serving import servers
 from benchmarks.serving.floor import PROVIDER
@@ -31,8 +32,6 @@ from benchmarks.serving.servers import COMPONENT, RECONNECT
 SIZE = (1280, 960)
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "onnxruntime-tensorrt": "TensorrtExecutionProvider"}
 """Of the bare loop; for TensorRT itself it runs by CUDA where ONNX Runtime has it, else on the CPU."""
-TOLERANCE = 0.005
-"""How far scores and areas may be from the CPU's, as for a package's self-test in fp32."""
 KEPT = 64 << 20
 """Bytes by which the GPU's free memory may differ after StopModel: other programs use it too."""
 PATIENCE = 60.0
@@ -48,19 +47,21 @@ def contract(device: str) -> Result:
     return passed("backend contract", holds, re.sub(r" in [\d.]+s.*", "", counts[0]))
 
 
-def accuracy(folder: Path, device: str, name: str) -> Result:
+def accuracy(folder: Path, device: str, name: str, precision: str = "fp32") -> Result:
     """Every answer against the CPU's."""
-    of_cpu, of_device = (_answers(folder, each) for each in ("cpu", device))
+    of_cpu, of_device = _answers(folder, "cpu", "fp32"), _answers(folder, device, precision)
     differences = [abs(a["score"] - b["score"]) for a, b in zip(of_cpu, of_device, strict=True)]
     for a, b in zip(of_cpu, of_device, strict=True):
         differences += [abs(area - b["areas"].get(label, 0.0)) for label, area in a["areas"].items()]
     verdicts = sum(a["is_anomalous"] != b["is_anomalous"] for a, b in zip(of_cpu, of_device, strict=True))
     figures = f"{len(of_cpu)} images, scores and areas differ by at most {max(differences):.5f}, {verdicts} verdicts"
-    return passed(f"as the CPU: {name}", max(differences) <= TOLERANCE and not verdicts, figures)
+    in_precision = f", {precision}" if precision != "fp32" else ""
+    holds = max(differences) <= PRECISIONS[precision] and not verdicts
+    return passed(f"as the CPU: {name}{in_precision}", holds, figures)
 
 
-def _answers(folder: Path, device: str) -> list[dict]:  # type: ignore[type-arg]
-    command = [sys.executable, "-m", "benchmarks.gpu_check.answers", str(folder), device]
+def _answers(folder: Path, device: str, precision: str) -> list[dict]:  # type: ignore[type-arg]
+    command = [sys.executable, "-m", "benchmarks.gpu_check.answers", str(folder), device, precision]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         sys.exit(f"{folder} does not run on {device}: {(ended.stderr.strip().splitlines() or ['no word'])[-1]}")
@@ -178,12 +179,16 @@ def all_checks(
 ) -> Iterator[Result]:
     """`packages`: more to compare with the CPU; `made`: the benchmark's own; `folder`: for agents."""
     yield contract(device)
-    for package in made:
-        yield accuracy(package.folder, device, f"{package.task} (made)")
-    for path in packages:
-        yield accuracy(path, device, path.name)
-    for package in made:
-        yield calls(package, folder / "calls" / package.task, device, plan)
-    if device != "cpu":
-        yield memory_is_given_back(made[0], folder / "memory", device)
-        yield from failures(made[0], folder / "failures", device)
+    named = {f"{package.task} (made)": package.folder for package in made} | {path.name: path for path in packages}
+    for precision in PRECISIONS if device == "tensorrt" else ("fp32",):
+        for name, path in named.items():
+            yield accuracy(path, device, name, precision)
+    if device == "tensorrt":
+        yield from engine_checks(made[0], folder / "engines")
+    # Engines of these checks are no business of an agent on this device.
+    with _environment(EDGE_AGENT_ENGINE_CACHE=str(folder / "engines-of-agents")):
+        for package in made:
+            yield calls(package, folder / "calls" / package.task, device, plan)
+        if device != "cpu":
+            yield memory_is_given_back(made[0], folder / "memory", device)
+            yield from failures(made[0], folder / "failures", device)

@@ -44,7 +44,8 @@ def both(device: Device, tmp_path: Path) -> Open:
         known = {"input": "image", "input_shape": (1, HEIGHT, WIDTH, 3), "input_dtype": "uint8"}
         to_open = ModelToOpen(tmp_path / "model.onnx", **{**known, "outputs": ("score", "map"), **fields})  # type: ignore[arg-type]
         _, backend_class = backend_for([FILE], device)
-        return backend_class(to_open, BackendSettings(device=device)), OnnxRuntimeBackend(to_open, BackendSettings())
+        settings = BackendSettings(device=device, precision="fp32")
+        return backend_class(to_open, settings), OnnxRuntimeBackend(to_open, BackendSettings())
 
     return opened
 

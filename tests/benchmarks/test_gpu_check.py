@@ -9,9 +9,11 @@ import pytest
 from agent.workbench.doctor.trials import Outcome
 from benchmarks.gpu_check import __main__ as gpu_check
 from benchmarks.gpu_check.checks import accuracy, contract
+from benchmarks.gpu_check.engines import engine_checks
 from benchmarks.gpu_check.result import Result, passed, table
 from benchmarks.serving.model import make_packages
 from tests.support.checkout import ROOT
+from tests.support.pretended_tensorrt import pretended_tensorrt
 
 
 def test_a_device_that_cannot_be_used_is_told_and_nothing_is_written(
@@ -59,3 +61,15 @@ def test_the_cpu_passes_its_own_contract_and_answers_as_itself(tmp_path: Path) -
     assert result == Result(
         "as the CPU: made", "passed", "7 images, scores and areas differ by at most 0.00000, 0 verdicts"
     )
+
+
+def test_engines_are_built_loaded_and_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_cuda_library: Path
+) -> None:
+    for name, value in pretended_tensorrt(fake_cuda_library).items():
+        monkeypatch.setenv(name, value)
+    package = make_packages(tmp_path / "packages")["segmentation"]
+    results = list(engine_checks(package, tmp_path / "engines"))
+    assert [result.outcome for result in results] == ["passed"] * 3
+    assert results[0].figures.endswith(" engine in fp16 was built in 0 s")
+    assert accuracy(package.folder, "tensorrt", "made", "fp16").check == "as the CPU: made, fp16"
