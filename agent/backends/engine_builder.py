@@ -64,7 +64,8 @@ def build_engine(tensorrt: TensorRt, model: ModelToOpen, options: BuildOptions, 
     profile.set_shape(model.input, shape, shape, shape)
     config.add_optimization_profile(profile)
     monitor = tensorrt.monitor(BuildProgress(model.on_progress, f"building a TensorRT engine in {options.precision}"))
-    config.progress_monitor = monitor  # which does not keep it: `monitor` must live until the build is done
+    if monitor is not None:
+        config.progress_monitor = monitor  # which does not keep it: `monitor` must live until the build is done
 
     tensorrt.messages.forget()
     engine = builder.build_serialized_network(network, config)

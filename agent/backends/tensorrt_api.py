@@ -77,8 +77,8 @@ class TensorRt:
         return 1 << int(flag)
 
     def monitor(self, progress: BuildProgress) -> Any:
-        """An IProgressMonitor that tells `progress`."""
-        return _monitor_class(self.module)(progress)
+        """An IProgressMonitor that tells `progress`; None in releases before 10, which tell of none."""
+        return _monitor_class(self.module)(progress) if hasattr(self.module, "IProgressMonitor") else None
 
 
 class Messages:

@@ -94,6 +94,15 @@ def test_progress_is_told_while_it_is_built_and_not_when_it_is_loaded(trt, model
     assert said == []
 
 
+def test_a_tensorrt_that_tells_of_no_progress_builds_all_the_same(gpu_without_tensorrt, monkeypatch, model, settings):
+    trt = FakeTensorRt(gpu_without_tensorrt, "8.6.2", tells_progress=False)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    said = []
+    backend = TensorRtBackend(replace(model, on_progress=said.append), settings)
+    assert said == ["building a TensorRT engine in fp16: this takes minutes, once"]
+    assert backend.run({"image": grey(51)[None]})["score"].tolist() == pytest.approx([0.8])
+
+
 def test_timings_of_one_build_serve_the_next(trt, model, settings):
     TensorRtBackend(model, settings)
     TensorRtBackend(replace(model, outputs=("score",)), settings)

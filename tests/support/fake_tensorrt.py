@@ -46,7 +46,9 @@ OF_ONNX = {np.dtype(numpy).name: data_type for data_type, numpy in NUMPY.items()
 class FakeTensorRt(types.ModuleType):
     """`sys.modules["tensorrt"]`, and what tests ask and tell it."""
 
-    def __init__(self, cuda: FakeCuda, version: str = "10.3.0", *, strongly_typed: bool = False) -> None:
+    def __init__(
+        self, cuda: FakeCuda, version: str = "10.3.0", *, strongly_typed: bool = False, tells_progress: bool = True
+    ) -> None:
         super().__init__("tensorrt")
         self.__version__ = version
         self.cuda = cuda
@@ -82,7 +84,9 @@ class FakeTensorRt(types.ModuleType):
         class IProgressMonitor:
             def __init__(self) -> None: ...
 
-        self.ILogger, self.IProgressMonitor = ILogger, IProgressMonitor
+        self.ILogger = ILogger
+        if tells_progress:
+            self.IProgressMonitor = IProgressMonitor
         self.DataType = DataType
         self.TensorIOMode = enum.Enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
         self.TensorFormat = enum.Enum("TensorFormat", ["LINEAR", "CHW16"])
@@ -242,7 +246,7 @@ class Builder:
             self._logger.log(Severity.ERROR, fake.build_fails)
             return None
         told = {"start": "phase_start", "step": "step_complete", "finish": "phase_finish"}
-        for kind, *arguments in fake.phases:
+        for kind, *arguments in fake.phases if config.progress_monitor else ():
             if getattr(config.progress_monitor, told[kind])(*arguments) is False:
                 return None
             if fake.gate and (kind, *arguments) == fake.phases[len(fake.phases) // 2]:
