@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from agent.errors import BadPackageFile, ModelNotLoaded
 
 log = logging.getLogger(__name__)
 
+_GPU_TROUBLE = re.compile(r"Cuda Runtime|OutOfMemory|out of memory", re.IGNORECASE)
+"""In what TensorRT says where CUDA failed, and not the engine: the names of its error codes."""
 WAITING = "waiting: another TensorRT engine is being built on this device"
 
 
@@ -74,7 +77,11 @@ class EngineSource:
             return None
         engine = self._load(content)
         if engine is None:
-            cache.put_aside(key, f"{self._tensorrt.name} does not load it: {self._tensorrt.messages.cause}")
+            cause = self._tensorrt.messages.cause
+            if _GPU_TROUBLE.search(cause):
+                # No reason to build for minutes what would not be loaded either.
+                raise ModelNotLoaded(self._tensorrt.name, f"the GPU does not take the engine; free its memory: {cause}")
+            cache.put_aside(key, f"{self._tensorrt.name} does not load it: {cause}")
         return engine
 
     def _built(self, cache: EngineCache | None, key: EngineKey) -> Any:

@@ -174,6 +174,18 @@ def test_an_engine_that_tensorrt_refuses_is_put_aside_and_built_again_once(trt, 
     assert "put aside: TensorRT 10.3.0 does not load it: IRuntime::deserializeCudaEngine" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "said", ["Error Code 1: Cuda Runtime (out of memory)", "Error Code 2: OutOfMemory (Requested size was 123 bytes.)"]
+)
+def test_a_gpu_that_is_full_is_no_reason_to_build_again(trt, model, settings, said):
+    TensorRtBackend(model, settings)
+    trt.gpu_trouble = said
+    assert f"the GPU does not take the engine; free its memory: {said}" in refusal(model, settings)
+    trt.gpu_trouble = ""
+    TensorRtBackend(model, settings)
+    assert len(trt.builds) == 1
+
+
 def engine_bytes(trt, **head):
     made_for = {"version": trt.__version__, "gpu": trt.gpu, "fp16": False, "shapes": {"image": SHAPE}}
     content = fake_engine({**made_for, **head}, darkness_model())

@@ -194,6 +194,17 @@ def test_without_a_gpu_the_start_fails_with_the_reason_and_keeps_nothing(trt, wr
     assert EngineCache(tmp_path / "engines", 1 << 30).engines() == []
 
 
+@needs_no_gpu
+def test_an_engine_that_only_lacks_its_gpu_is_kept(trt, build, write, fake_cuda, tmp_path):
+    model, settings = write(darkness_model()), BackendSettings(engine_cache=str(tmp_path / "engines"))
+    source = EngineSource(trt, open_cuda_runtime([str(fake_cuda.path)]), model, settings)
+    cache = EngineCache(tmp_path / "engines", 1 << 30)
+    cache.store(source._key(), build(model), "darkness", 0.1)
+    with pytest.raises(ModelNotLoaded, match="the GPU does not take the engine"):
+        source.engine()
+    assert cache.find(source._key()) is not None
+
+
 # --- the fake
 
 

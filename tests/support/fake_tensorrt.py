@@ -60,6 +60,8 @@ class FakeTensorRt(types.ModuleType):
         """How far off every output of a floating type is in fp16."""
         self.build_fails = ""
         """Why nothing can be built."""
+        self.gpu_trouble = ""
+        """What CUDA says in place of loading any engine."""
         self.gate = ""
         """A FIFO; halfway, a build waits until somebody opens it for writing."""
         self.refuses_runs = False
@@ -279,6 +281,9 @@ class Runtime:
         self._fake, self._logger = fake, logger
 
     def deserialize_cuda_engine(self, serialized: Any) -> Engine | None:
+        if self._fake.gpu_trouble:
+            self._logger.log(Severity.ERROR, self._fake.gpu_trouble)
+            return None
         head, _, content = bytes(memoryview(serialized)).removeprefix(MAGIC).partition(b"\n")
         try:
             head = json.loads(head)
