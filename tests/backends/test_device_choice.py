@@ -16,6 +16,7 @@ import pytest
 from agent.backends import onnx_runtime, opening
 from agent.backends.base import BackendSettings, RunsOn, WantedDevice
 from agent.backends.opening import devices_to_try
+from agent.backends.tensorrt_api import MODULES
 from agent.errors import BadPackage, DeviceNotUsable, GpuFailed, ModelDoesNotFit, NoDeviceRunsModel, Refusal
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
@@ -37,7 +38,8 @@ def without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine has."""
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(opening, "find_spec", lambda name: None if name == "tensorrt" else find_spec(name))
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    for name in MODULES:
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "agent.backends.tensorrt", raising=False)
 
 
