@@ -3,51 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backends.base import BackendSettings, ModelToOpen, RunsOn, Tensors
-from agent.backends.opening import backend_for
-from agent.errors import WrongImageSize
+from agent.backends.base import BackendSettings, ModelToOpen, RunsOn, Tensors, say_nothing
+from agent.backends.opening import open_backend
+from agent.errors import AnswerNotFinite, SelfTestFailed, WrongImageSize
 from agent.images.detection import Detection, StageTimes, paint_mask, regions_of
 from agent.images.inspected import Inspected
 from agent.images.placement import placement_of
 from agent.images.postprocess import Answer, decide, image_score, pixel_labels
 from agent.images.preprocess import crop, preprocess, tensor_shape
-from agent.packages.manifest import AgentPreprocessing, Manifest, SelfTestImage
+from agent.packages.manifest import AgentPreprocessing, Manifest, PackageFile, SelfTestImage, TensorRtEngine
 from agent.packages.package import Package, verify_files
 from agent.packages.self_test import SelfTestAnswer, run_self_test
+
+log = logging.getLogger(__name__)
+
+FP16_DEVIATES = "fp16 deviates in the self-test, so it runs in fp32"
 
 
 class Pipeline:
     """A package, verified and opened on a backend. `detect` may be called from several threads at once."""
 
-    def __init__(self, package: Package, settings: BackendSettings) -> None:
+    def __init__(
+        self, package: Package, settings: BackendSettings, on_progress: Callable[[str], None] = say_nothing
+    ) -> None:
         """Verifies the files, loads the model and warms it up; `self_test` is a step of its own.
+
+        `on_progress` is told in words what takes long, from any thread.
 
         Raises:
             BadPackage: the package cannot be served; the sentence says why.
         """
         verify_files(package)
         manifest = package.manifest
-        file, backend = backend_for(manifest.files)
         preprocessing = manifest.preprocessing
         self._package, self._manifest, self._preprocessing = package, manifest, preprocessing
-        self._threads = settings.threads
-        self._backend = backend(
-            ModelToOpen(
-                path=package.path_of(file),
-                input=preprocessing.tensor,
-                input_shape=tensor_shape(preprocessing, manifest.image.width, manifest.image.height),
-                input_dtype=preprocessing.dtype if isinstance(preprocessing, AgentPreprocessing) else "uint8",
-                outputs=manifest.outputs.tensors,
-                any_size=manifest.image.any_size and not isinstance(preprocessing, AgentPreprocessing),
-            ),
-            settings,
-        )
+        self._threads, self._on_progress = settings.threads, on_progress
+        self._backend, self._runs_on = open_backend(manifest.files, self._model_to_open, settings)
         ignored = package.ignore_mask()
         self._inspected = None if ignored is None else Inspected(crop(~ignored, preprocessing.region_of_interest))
         self._names = [label.name for label in manifest.labels]
@@ -55,7 +55,12 @@ class Pipeline:
 
     @property
     def runs_on(self) -> RunsOn:
-        return RunsOn(self._backend.runtime, self._backend.device)
+        return self._runs_on
+
+    @property
+    def is_lowered(self) -> bool:
+        """Whether the model computes less precisely than its graph says, because the settings allow it."""
+        return self._backend.is_lowered
 
     def self_test(self) -> list[tuple[SelfTestImage, SelfTestAnswer]]:
         """Each self-test image with the model's answer.
@@ -64,6 +69,21 @@ class Pipeline:
             SelfTestFailed: an answer deviates from what the package expects.
         """
         return run_self_test(self._package, self._backend.precision, self._self_test_answer)
+
+    def _model_to_open(self, file: PackageFile) -> ModelToOpen:
+        manifest, preprocessing = self._manifest, self._preprocessing
+        return ModelToOpen(
+            path=self._package.path_of(file),
+            name=manifest.model.name,
+            engine=file.runtime if isinstance(file.runtime, TensorRtEngine) else None,
+            on_progress=self._on_progress,
+            input=preprocessing.tensor,
+            input_shape=tensor_shape(preprocessing, manifest.image.width, manifest.image.height),
+            input_dtype=preprocessing.dtype if isinstance(preprocessing, AgentPreprocessing) else "uint8",
+            outputs=manifest.outputs.tensors,
+            size=manifest.model_size,
+            any_size=manifest.image.any_size and not isinstance(preprocessing, AgentPreprocessing),
+        )
 
     def detect(
         self, pixels: NDArray[np.uint8], mask_into: memoryview | None = None, threshold: float | None = None
@@ -132,3 +152,38 @@ class Pipeline:
         detection = self.detect(pixels)
         areas = {region.name: region.area for region in detection.regions}
         return SelfTestAnswer(detection.score, detection.is_anomalous, areas)
+
+
+@dataclass(frozen=True)
+class TestedPipeline:
+    """A pipeline that answered the images of its package as expected."""
+
+    pipeline: Pipeline
+    runs_on: RunsOn
+    self_test: list[tuple[SelfTestImage, SelfTestAnswer]]
+    """Each self-test image with the model's answer."""
+
+
+def open_tested(
+    package: Package, settings: BackendSettings, on_progress: Callable[[str], None] = say_nothing
+) -> TestedPipeline:
+    """Opens a package and puts it to its self-test. A model in fp16 that does not pass gives way to one in fp32, once.
+
+    Raises:
+        BadPackage: the package cannot be served, or does not answer as expected; the sentence says why.
+    """
+    pipeline = Pipeline(package, settings, on_progress)
+    on_progress("running the self-test")
+    try:
+        return TestedPipeline(pipeline, pipeline.runs_on, pipeline.self_test())
+    except (SelfTestFailed, AnswerNotFinite) as deviation:  # fp16 ends at 65504: beyond it is infinity
+        if not pipeline.is_lowered:
+            raise
+        # As text: a log record that somebody keeps would keep the exception, and all that it came from.
+        log.warning("%s: %s", FP16_DEVIATES, str(deviation))
+    # Not in the handler: what is being handled keeps the first model, and its GPU memory.
+    del pipeline
+    on_progress(FP16_DEVIATES)
+    pipeline = Pipeline(package, dataclasses.replace(settings, precision="fp32"), on_progress)
+    runs_on = dataclasses.replace(pipeline.runs_on, remark=FP16_DEVIATES)
+    return TestedPipeline(pipeline, runs_on, pipeline.self_test())

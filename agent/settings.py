@@ -25,6 +25,9 @@ MAX_SOCKET_PATH = 107
 ENVIRONMENT = "EDGE_AGENT_"
 AUTO = "auto"
 """What a configuration says that leaves the choice to the agent."""
+DEVICES = (AUTO, "cpu", "cuda", "tensorrt", "onnxruntime-tensorrt")
+"""What models may run on; `agent.backends.base` says what each is."""
+_COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 class BadSetting(Refusal):
@@ -99,6 +102,18 @@ def _one_of(*words: str) -> _Kind:
     return _Kind(read, " or ".join(words))
 
 
+def _device_by_model(value: object) -> str:
+    """`back=cuda, front=cpu` in one way of writing it."""
+    if not isinstance(value, str):
+        raise ValueError
+    pairs = [pair.strip().partition("=") for pair in value.split(",")] if value.strip() else []
+    if any(device not in DEVICES or not _COMPONENT.fullmatch(name) for name, _, device in pairs):
+        raise ValueError
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise ValueError
+    return ",".join(sorted(f"{name}={device}" for name, _, device in pairs))
+
+
 def _address(value: object) -> str:
     match = re.fullmatch(r"unix:(?://)?(/[^/\x00][^\x00]*)", value) if isinstance(value, str) else None
     if match is None or len(os.fsencode(match[1])) > MAX_SOCKET_PATH or match[1].endswith("/"):
@@ -119,25 +134,36 @@ def _group(value: object) -> str:
     return str(value)
 
 
-def _directory(value: object) -> Path:
-    if value == AUTO:
-        return default_registry()
-    # fsencode: what the file system cannot name raises ValueError too.
-    if not isinstance(value, str | Path) or not str(value).strip() or b"\0" in os.fsencode(value):
-        raise ValueError
-    return Path(value).absolute()
+def _directory(default: Callable[[], Path]) -> Callable[[object], Path]:
+    def read(value: object) -> Path:
+        if value == AUTO:
+            return default()
+        # fsencode: what the file system cannot name raises ValueError too.
+        if not isinstance(value, str | Path) or not str(value).strip() or b"\0" in os.fsencode(value):
+            raise ValueError
+        return Path(value).absolute()
+
+    return read
 
 
 def default_registry() -> Path:
-    """Of a Greengrass component in its work folder, which is the current one; else /var/lib/edge-agent/registry for
-    root, and for others below their state folder (XDG base directories)."""
+    return _state_folder() / "registry"
+
+
+def default_engine_cache() -> Path:
+    return _state_folder() / "engines"
+
+
+def _state_folder() -> Path:
+    """Of a Greengrass component its work folder, which is the current one; else /var/lib/edge-agent for root, and for
+    others below their state folder (XDG base directories)."""
     if "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT" in os.environ:
-        return Path.cwd() / "registry"
+        return Path.cwd()
     if os.geteuid() == 0:
-        return Path("/var/lib/edge-agent/registry")
+        return Path("/var/lib/edge-agent")
     # HOME may be missing for a component's user.
     home = Path(os.environ.get("HOME") or f"/tmp/edge-agent-{os.geteuid()}")
-    return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "edge-agent" / "registry"
+    return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "edge-agent"
 
 
 def _setting(
@@ -171,7 +197,7 @@ class Settings:
         shown="(empty)",
     )
     registry: Path = _setting(
-        _Kind(_directory, "the path of a directory, or auto"),
+        _Kind(_directory(default_registry), "the path of a directory, or auto"),
         "Directory with one record per model component. auto: `registry` in the work folder of a Greengrass component, "
         "else /var/lib/edge-agent/registry for root and ~/.local/state/edge-agent/registry for others.",
         factory=default_registry,
@@ -189,6 +215,62 @@ class Settings:
         "Threads of one inference; 0: as many as the agent may use processors. A change is for workers that start "
         "after it.",
         0,
+        live=True,
+    )
+    device: str = _setting(
+        _one_of(*DEVICES),
+        "What models run on. auto: TensorRT or CUDA where they are installed, else the CPU. A change is for workers "
+        "that start after it.",
+        AUTO,
+        live=True,
+    )
+    model_devices: str = _setting(
+        _Kind(
+            _device_by_model, f"pairs of component=device with commas between them, device being {' or '.join(DEVICES)}"
+        ),
+        "What single models run on in place of `device`, by component: front=cpu,back=cuda.",
+        "",
+        shown="(empty)",
+        live=True,
+    )
+    fallback: str = _setting(
+        _one_of(AUTO, "forbid", "allow"),
+        "Whether a model may run on the next best device where its own cannot be used; else it is FAILED. auto: allow "
+        "where the device is auto, forbid where one is named.",
+        AUTO,
+        live=True,
+    )
+    gpu_memory_limit: int = _setting(
+        _whole(0, 1 << 20),
+        "MiB of GPU memory that one model may take in ONNX Runtime; 0: what there is.",
+        0,
+        live=True,
+    )
+    precision: str = _setting(
+        _one_of("fp16", "fp32"),
+        "The lowest precision of the TensorRT engines that are built on this device. With fp16, an engine that fails "
+        "the self-test of its package gives way to one in fp32. A change is for workers that start after it.",
+        "fp16",
+        live=True,
+    )
+    engine_cache: Path = _setting(
+        _Kind(_directory(default_engine_cache), "the path of a directory, or auto"),
+        "Directory of the TensorRT engines that were built on this device; only the agent's user gets into it. auto: "
+        "`engines` beside the default registry.",
+        factory=default_engine_cache,
+        shown=AUTO,
+    )
+    engine_cache_size: int = _setting(
+        _whole(64, 1 << 20),
+        "MiB that these engines may take on disk; those that were not used for longest make room.",
+        4096,
+        live=True,
+    )
+    engine_workspace: int = _setting(
+        _whole(16, 1 << 20),
+        "MiB of GPU memory that one layer of an engine may take for intermediate results. Less makes other engines, "
+        "which may be slower.",
+        1024,
         live=True,
     )
     calls_in_flight: int = _setting(
@@ -245,6 +327,13 @@ class Settings:
         shown="false",
         live=True,
     )
+
+
+def device_of(settings: Settings, component: str) -> tuple[str, bool]:
+    """What a model component is to run on, one of DEVICES, and whether the next best may stand in for it."""
+    own = dict(pair.split("=") for pair in settings.model_devices.split(",") if pair)
+    device = own.get(component, settings.device)
+    return device, settings.fallback == "allow" or (settings.fallback == AUTO and device == AUTO)
 
 
 def flag_of(setting: str) -> str:

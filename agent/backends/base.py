@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from agent.packages.manifest import TensorRtEngine
+
+Device = Literal["cpu", "cuda", "tensorrt", "onnxruntime-tensorrt"]
+"""What runs a model. `cpu`, `cuda` and `onnxruntime-tensorrt` are providers of ONNX Runtime; `tensorrt` builds an
+engine with the TensorRT of the device."""
+WantedDevice = Device | Literal["auto"]
+"""`auto`: the best that is installed."""
+DEVICE_NAMES: dict[Device, str] = {
+    "cpu": "the CPU",
+    "cuda": "CUDA",
+    "tensorrt": "TensorRT",
+    "onnxruntime-tensorrt": "ONNX Runtime's TensorRT",
+}
+"""For people."""
+
+LowestPrecision = Literal["fp32", "fp16"]
+
 Tensors = Mapping[str, NDArray[Any]]
 """Arrays by the name of their tensor."""
+
+
+def say_nothing(text: str) -> None:
+    """For those who do not want to be told of progress."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +46,16 @@ class ModelToOpen:
     input_dtype: Literal["uint8", "float16", "float32"]
     outputs: tuple[str, ...]
     """Names of the tensors wanted back."""
+    size: int = 0
+    """Bytes of the model's files, external data included."""
     any_size: bool = False
     """Whether tensors of other heights and widths than `input_shape`'s (1, height, width, 3) go in too."""
+    name: str = ""
+    """What people call it."""
+    engine: TensorRtEngine | None = None
+    """What the engine at `path` was built for; None where an ONNX model lies there."""
+    on_progress: Callable[[str], None] = say_nothing
+    """Told in words what opening it does where that takes long, from any thread."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +64,20 @@ class BackendSettings:
 
     threads: int = 1
     """Threads of one run; 1 or more."""
+    device: WantedDevice = "cpu"
+    """What is to run the model; a backend is given the one it was chosen for."""
+    allows_fallback: bool = False
+    """Whether the next best may run it where `device` cannot."""
+    gpu_memory_limit: int = 0
+    """Bytes of GPU memory that the model may take; 0: what there is."""
+    precision: LowestPrecision = "fp16"
+    """The lowest that an engine built on this device may use."""
+    engine_cache: str = ""
+    """Folder of the engines that were built on this device; empty keeps none."""
+    engine_cache_size: int = 4 << 30
+    """Bytes that they may take together."""
+    engine_workspace: int = 1 << 30
+    """Bytes of GPU memory that one layer of an engine may take for intermediate results."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +88,41 @@ class RunsOn:
     """Name and version: `ONNX Runtime 1.23.2`."""
     device: str
     """`CPU`, or a GPU's name."""
+    instead_of: str = ""
+    """The device that was to run it, where that one could not: `cuda`."""
+    because: str = ""
+    """Why it could not, as a sentence."""
+    remark: str = ""
+    """What else people should know of how it runs."""
 
     def __str__(self) -> str:
-        return f"{self.runtime} on {self.device}"
+        instead = f", instead of {self.instead_of}: {self.because}" if self.instead_of else ""
+        return f"{self.runtime} on {self.device}{instead}{self.remark and f'; {self.remark}'}"
 
 
 class Backend(Protocol):
     """A model, loaded by one runtime on one device, warmed up.
 
-    Opening (`__init__`) raises ModelDoesNotFit, ModelNotLoaded or NoMemoryToLoad. `run` may be called from several
-    threads at once.
+    Opening (`__init__`) raises ModelDoesNotFit or NoMemoryToLoad, or where another device may do better:
+    DeviceNotUsable, NotEnoughGpuMemory or ModelNotLoaded. `run` may be called from several threads at once.
     """
 
     runtime: str
     """Name and version of the runtime, for people: `ONNX Runtime 1.23.2`."""
     device: str
-    """What it really runs on: `CPU`."""
+    """What it really runs on: `CPU`, or a GPU's name."""
     precision: Literal["fp32", "fp16", "int8"]
     batch: int
     """How many images the graph takes at once; more than 1 where that is fixed in the graph."""
+    is_lowered: bool
+    """Whether `precision` is lower than the graph's own because the settings allow it."""
 
     def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None: ...
 
     def run(self, inputs: Tensors) -> Tensors:
-        """The wanted outputs for `inputs`, each a C-contiguous array of the graph's own dtype."""
+        """The wanted outputs for `inputs`, each a C-contiguous array of the graph's own dtype.
+
+        Raises:
+            GpuFailed: this process can use the GPU no more.
+        """
         ...

@@ -6,87 +6,147 @@ was asked which provider it really has, and has answered once.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
-from collections.abc import Iterable
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 
-from agent.backends.base import BackendSettings, ModelToOpen, Tensors
-from agent.errors import ModelDoesNotFit, ModelNotLoaded, NoMemoryToLoad
+from agent.backends.base import DEVICE_NAMES, BackendSettings, Device, ModelToOpen, Tensors
+from agent.backends.cuda_runtime import CudaError, CudaNotUsable, CudaRuntime, open_cuda_runtime
+from agent.backends.gpu_failure import gpu_failure_in
+from agent.backends.gpu_memory import check_gpu_memory
+from agent.backends.messages import without_path
+from agent.backends.model_check import InputTensor, check_tensors
+from agent.backends.onnx_binding import BoundRuns
+from agent.backends.onnx_providers import (
+    PROVIDERS,
+    missing_library,
+    provider_options,
+    why_not_installed,
+    why_not_loaded,
+)
+from agent.errors import DeviceNotUsable, GpuFailed, ModelDoesNotFit, ModelNotLoaded, NoMemoryToLoad, Refusal
 
-PROVIDER = "CPUExecutionProvider"
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 """ONNX Runtime's names of the input types a package may have."""
 NUMBERS = re.compile(r"tensor\((bool|u?int(8|16|32|64)|float16|float|double)\)")
 """Its names of the output types that arrive as numbers: no texts, no lists, no bits of 8-bit floats."""
-NAMES_SHOWN = 10
 NO_MEMORY = re.compile(r"std::bad_alloc|Failed to allocate memory|Unable to allocate")
 """What C++, its arena and numpy say where memory is short."""
 
 
 class OnnxRuntimeBackend:
-    """An ONNX graph in ONNX Runtime on the CPU."""
+    """An ONNX graph in ONNX Runtime, on the CPU or on a GPU by one of its providers."""
 
-    device = "CPU"
+    is_lowered = False
 
     def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None:
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
         self._outputs = list(model.outputs)
+        assert settings.device != "auto"  # chosen before (`agent.backends.opening`)
+        self._on: Device = settings.device
+        self.device = "CPU" if self._on == "cpu" else _gpu_for(self._on, model, settings)
         try:
-            # A path and not bytes: ONNX Runtime would keep the bytes for the session's life.
-            self._session = onnxruntime.InferenceSession(
-                str(model.path), sess_options=_options(model, settings), providers=[PROVIDER], enable_fallback=0
-            )
+            self._session = _session(model, settings, self._on)
         except Exception as error:  # its exception classes are not public
-            raise self._not_loaded(_without_path(error, model)) from None
-        if self._session.get_providers()[0] != PROVIDER:
-            raise ModelNotLoaded(self.runtime, f"it runs on {self._session.get_providers()[0]} instead of {PROVIDER}")
+            raise self._not_loaded(error, model) from None
+        wanted, got = PROVIDERS[self._on][0], self._session.get_providers()[0]
+        if got != wanted:
+            raise DeviceNotUsable(DEVICE_NAMES[self._on], f"{self.runtime} took {got}; the agent's log has its reason")
         try:
             self.batch = self._check_tensors(model)
         except UnicodeDecodeError:  # ONNX Runtime does not mind, Python does
             raise ModelNotLoaded(self.runtime, "a name in the graph is not UTF-8") from None
         self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
+        image = np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)
+        # Of images of any size there is no buffer to be kept.
+        self._bound = None if self._on == "cpu" or model.any_size else BoundRuns(self._session, self._outputs, image)
         try:
-            self.run({model.input: np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)})
+            self.run({model.input: image})
         except Exception as error:
-            raise self._not_loaded(f"its first run failed: {_without_path(error, model)}") from None
+            raise self._not_loaded(error, model, "its first run failed: ") from None
 
     def run(self, inputs: Tensors) -> Tensors:
+        try:
+            return self._run(inputs)
+        except Exception as error:
+            failure = None if self._on == "cpu" else gpu_failure_in(str(error))
+            if failure is not None and failure.is_fatal:
+                raise GpuFailed(failure.reason) from None
+            raise
+
+    def _run(self, inputs: Tensors) -> Tensors:
+        if self._bound is not None:
+            return self._bound.run(*inputs.values())
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
-    def _not_loaded(self, reason: str) -> ModelNotLoaded | NoMemoryToLoad:
-        return NoMemoryToLoad(self.runtime) if NO_MEMORY.search(reason) else ModelNotLoaded(self.runtime, reason)
+    def _not_loaded(self, error: Exception, model: ModelToOpen, what: str = "") -> Refusal:
+        """What to tell of an error while the model was opened."""
+        if isinstance(error, GpuFailed):
+            return DeviceNotUsable(DEVICE_NAMES[self._on], error.reason)
+        failure = None if self._on == "cpu" else gpu_failure_in(str(error))
+        if failure is not None:
+            return DeviceNotUsable(DEVICE_NAMES[self._on], failure.reason)
+        if NO_MEMORY.search(str(error)):
+            return NoMemoryToLoad(self.runtime)
+        return ModelNotLoaded(self.runtime, f"{what}{without_path(str(error), model.path)}")
 
     def _check_tensors(self, model: ModelToOpen) -> int:
-        """Whether the graph has the tensors the manifest names; gives the batch size it takes."""
-        inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
-        if list(inputs) != [model.input]:
-            raise ModelDoesNotFit(f"it takes {_names(inputs)}; the manifest feeds '{model.input}'")
-        tensor = inputs[model.input]
-        dtype = DTYPES.get(tensor.type)
-        if dtype != model.input_dtype:
-            raise ModelDoesNotFit(f"'{tensor.name}' is {tensor.type}; the manifest gives {model.input_dtype}")
-        # Free dimensions have a name or None instead of a number.
-        wanted = [size if isinstance(size, int) else None for size in tensor.shape]
-        if len(wanted) != len(model.input_shape) or any(
-            size not in (None, given) for size, given in zip(wanted[1:], model.input_shape[1:], strict=True)
-        ):
-            raise ModelDoesNotFit(
-                f"'{tensor.name}' has the shape {tensor.shape}; the manifest gives {model.input_shape}"
-            )
-        if model.any_size and any(size is not None for size in wanted[1:3]):
-            raise ModelDoesNotFit(
-                f"'{tensor.name}' has the shape {tensor.shape}; the manifest promises images of any size"
-            )
+        inputs = {
+            tensor.name: InputTensor(DTYPES.get(tensor.type, tensor.type), tensor.shape)
+            for tensor in self._session.get_inputs()
+        }
         outputs = {tensor.name: tensor.type for tensor in self._session.get_outputs()}
+        batch = check_tensors(inputs, outputs, model)
         for name in model.outputs:
-            if name not in outputs:
-                raise ModelDoesNotFit(f"it gives {_names(outputs)}; the manifest reads '{name}'")
             if NUMBERS.fullmatch(outputs[name]) is None:
                 raise ModelDoesNotFit(f"'{name}' is {outputs[name]}; a tensor of numbers can be read")
-        return wanted[0] or 1
+        return batch
+
+
+def provider_is_installed(device: Device) -> bool:
+    """Whether this ONNX Runtime was made with the provider; whether it works shows when a model is opened."""
+    return PROVIDERS[device][0] in onnxruntime.get_available_providers()
+
+
+def _gpu_for(device: Device, model: ModelToOpen, settings: BackendSettings) -> str:
+    """The name of the GPU, after looking at all that a session does not tell of.
+
+    Raises:
+        DeviceNotUsable: the provider, a library, the driver or the GPU is missing or does not fit.
+        NotEnoughGpuMemory: less is free than the model will take.
+    """
+    name = DEVICE_NAMES[device]
+    if not provider_is_installed(device):
+        raise DeviceNotUsable(name, why_not_installed(PROVIDERS[device][0]))
+    if hasattr(onnxruntime, "preload_dlls"):  # NVIDIA's builds for Jetsons are older, and need it less
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses; that is told below
+            onnxruntime.preload_dlls()
+    for provider in PROVIDERS[device]:
+        library = missing_library(provider, Path(onnxruntime.__file__).parent / "capi")
+        if library is not None:
+            raise DeviceNotUsable(name, why_not_loaded(library, getattr(onnxruntime, "cuda_version", "")))
+    try:
+        cuda: CudaRuntime = open_cuda_runtime()
+        check_gpu_memory(cuda, model.size, settings.gpu_memory_limit)
+        return cuda.gpu.name
+    except (CudaNotUsable, CudaError) as error:
+        failure = gpu_failure_in(str(error))
+        raise DeviceNotUsable(name, failure.reason if failure else str(error)) from None
+
+
+def _session(model: ModelToOpen, settings: BackendSettings, device: Device) -> Any:
+    # A path and not bytes: ONNX Runtime would keep the bytes for the session's life.
+    return onnxruntime.InferenceSession(
+        str(model.path),
+        sess_options=_options(model, settings),
+        providers=[(provider, provider_options(provider, model, settings)) for provider in PROVIDERS[device]],
+        enable_fallback=0,
+    )
 
 
 def _options(model: ModelToOpen, settings: BackendSettings) -> onnxruntime.SessionOptions:
@@ -104,19 +164,3 @@ def _options(model: ModelToOpen, settings: BackendSettings) -> onnxruntime.Sessi
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 3  # errors; they come back as exceptions too
     return options
-
-
-def _names(tensors: Iterable[str]) -> str:
-    names = [f"'{name}'" for name in tensors]
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "") or "nothing"
-
-
-def _without_path(error: Exception, model: ModelToOpen) -> str:
-    """ONNX Runtime's message with the file's name in place of where it lies on this device."""
-    folder = model.path.parent
-    text = (
-        str(error).replace(str(model.path), model.path.name).replace(str(folder), "").replace(str(folder.resolve()), "")
-    )
-    # External data: ONNX Runtime names where a link or `..` leads to.
-    return re.sub(r"(?<![^\s\"'(:])/(?:[^\s\"'/:]+/)+", "", text)

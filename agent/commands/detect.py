@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.device_flags import FLAGS, add_setting_flags, backend_settings, say_progress, settings_given
+
 if TYPE_CHECKING:
     from agent.pipeline import Pipeline
 
@@ -14,21 +16,23 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("package", type=Path, metavar="PACKAGE", help="a package: folder or ZIP")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files (PNG, JPEG, ...)")
+    add_setting_flags(parser, *FLAGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspects every image; 1 where one of them got no answer."""
     from tabulate import tabulate
 
-    from agent.backends.base import BackendSettings
     from agent.errors import Refusal
     from agent.packages.archive import opened_package
-    from agent.pipeline import Pipeline
+    from agent.pipeline import open_tested
 
     rows: list[tuple[str, ...]] = []
     failures = 0
+    settings = backend_settings(settings_given(arguments, *FLAGS))
     with opened_package(arguments.package) as package:
-        pipeline = Pipeline(package, BackendSettings())
+        # Tested, so that it answers as the agent does: fp16 that deviates gives way to fp32.
+        pipeline = open_tested(package, settings, say_progress).pipeline
         for path in arguments.images:
             try:
                 rows.append((path.name, *_inspected(path, pipeline)))

@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.device_flags import backend_settings
 from agent.errors import Refusal
 from agent.greengrass.followed_settings import FollowedSettings
 from agent.greengrass.nucleus import Nucleus, nucleus_of
@@ -199,10 +200,15 @@ def _make_fleet(followed: FollowedSettings, on_change: OnChange) -> Fleet:
     from agent.models.wanted import WantedModels
     from agent.workers.process import WorkerProcess
 
-    settings, processors = followed.in_force, len(os.sched_getaffinity(0))
+    settings = followed.in_force
     return Fleet(
-        lambda folder, slots, on_progress, on_end: WorkerProcess(
-            folder, followed.in_force.threads or processors, slots, on_progress, on_end, memory_to_load()
+        lambda record, slots, on_progress, on_end: WorkerProcess(
+            Path(record.path),
+            backend_settings(followed.in_force, record.component),
+            slots,
+            on_progress,
+            on_end,
+            memory_to_load(),
         ),
         _model_settings(settings),
         WantedModels(settings.registry / WANTED),

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.errors import BadPackage, NoMemoryToLoad, NotEnoughMemory, Refusal
-from agent.models.memory import available_memory, needed_memory
+from agent.free_memory import available_memory
+from agent.models.memory import needed_memory
 from agent.models.registry import Record
 from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
 from agent.packages.manifest import Manifest
@@ -63,10 +64,10 @@ class ModelSettings:
 
 
 class OpenWorker(Protocol):
-    """Starts a worker for the package in a folder."""
+    """Starts a worker for the package of a record."""
 
     def __call__(
-        self, folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
+        self, record: Record, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
     ) -> WorkerHandle: ...
 
 
@@ -103,6 +104,8 @@ class Keeper:
         self._leaving = False
         self._opening: WorkerHandle | None = None
         self._deaths: deque[float] = deque()
+        self._why = WorkerDied.UNEXPECTEDLY
+        """Why the last worker ended."""
         self._complaint = ""
         """Why the version that is wanted does not serve; goes after what people are told of the one that does."""
         self._again_at = math.inf
@@ -219,7 +222,7 @@ class Keeper:
         weights = package.stamps_of_weights()
         ended = threading.Event()
         worker = self._open_worker(
-            Path(record.path), self._settings.slots, self._reports.progresses, lambda: self._worker_ended(ended)
+            record, self._settings.slots, self._reports.progresses, lambda: self._worker_ended(ended)
         )
         try:
             with self._events:
@@ -253,14 +256,17 @@ class Keeper:
 
     def _replace_dead_worker(self) -> None:
         now = time.monotonic()
-        self._post.dismiss(self._post.relieve(None))
+        dead = self._post.relieve(None)
+        if dead is not None:
+            self._why = dead.worker.why_ended
+        self._post.dismiss(dead)
         self._deaths.append(now)
         while self._deaths[0] < now - DEATHS_WINDOW:
             self._deaths.popleft()
         count = len(self._deaths)
         if count > DEATHS_ALLOWED:
-            raise _CrashedTooOften(count)
-        self._reports.says(f"restarting: its worker ended unexpectedly{self._complaint}")
+            raise _CrashedTooOften(count, self._why)
+        self._reports.says(f"restarting: {self._why}{self._complaint}")
         with self._events:
             # Waits for the back-off, or for being told to leave.
             self._events.wait_for(lambda: self._leaving, BACK_OFF[min(count, len(BACK_OFF)) - 1])
@@ -277,6 +283,7 @@ class Keeper:
         # no worker.
         except (WorkerDied, NoMemoryToLoad, OSError) as error:
             log.warning("model %s: the new worker did not come up (%s)", self._component, error)
+            self._why = str(error) if isinstance(error, WorkerDied) else WorkerDied.UNEXPECTEDLY
 
     def _update(self) -> None:
         """A new record: its worker takes over, and the old version serves on if it cannot."""
@@ -348,5 +355,6 @@ class Keeper:
 
 
 class _CrashedTooOften(Refusal):
-    def __init__(self, count: int) -> None:
-        super().__init__(f"its worker ended {count} times within {DEATHS_WINDOW:g} s; StartModel tries again")
+    def __init__(self, count: int, why: str) -> None:
+        last = "" if why == WorkerDied.UNEXPECTEDLY else f", at last: {why}"
+        super().__init__(f"its worker ended {count} times within {DEATHS_WINDOW:g} s{last}; StartModel tries again")

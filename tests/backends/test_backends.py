@@ -16,17 +16,24 @@ from onnx import TensorProto
 from agent.backends import opening
 from agent.backends.base import BackendSettings, ModelToOpen
 from agent.backends.onnx_runtime import OnnxRuntimeBackend
-from agent.backends.opening import BACKENDS, backend_for
+from agent.backends.opening import BACKENDS, RUNTIME_OF, backend_for
+from agent.backends.tensorrt import TensorRtBackend
 from agent.errors import BadPackage, ModelDoesNotFit, ModelNotLoaded, NoRuntimeForPackage
 from agent.packages.manifest import OnnxModel, PackageFile, TensorRtEngine
 from tests.support.packages import HEIGHT, WIDTH, darkness_model, first_channel_model, grey
 
-BACKEND_CLASSES = [OnnxRuntimeBackend]
+BACKEND_CLASSES = [OnnxRuntimeBackend, TensorRtBackend]
 SHAPE = (1, HEIGHT, WIDTH, 3)
+
+
+DEVICES = {OnnxRuntimeBackend: "CPU", TensorRtBackend: "Fake GPU"}
 
 
 @pytest.fixture(params=BACKEND_CLASSES, ids=lambda backend: backend.__name__)
 def backend(request):
+    """TensorRT's is a fake on a fake GPU; `make gpu-check` puts a real one through the same."""
+    if request.param is TensorRtBackend:
+        request.getfixturevalue("fake_tensorrt")
     return request.param
 
 
@@ -60,7 +67,8 @@ def refused(backend, model, kind):
 def test_an_open_backend_says_what_it_is_and_answers(backend, write):
     opened = backend(write(), BackendSettings())
     assert opened.runtime.split()[-1][0].isdigit()
-    assert (opened.device, opened.precision, opened.batch) == ("CPU", "fp32", 1)
+    assert (opened.device, opened.batch) == (DEVICES[backend], 1)
+    assert (opened.precision, opened.is_lowered) == (("fp16", True) if backend is TensorRtBackend else ("fp32", False))
     answer = opened.run({"image": grey(51)[None]})
     assert list(answer) == ["score", "map"]
     assert answer["score"].tolist() == pytest.approx([0.8])
@@ -109,7 +117,7 @@ def test_the_batch_is_what_is_fixed_in_the_graph(backend, write, batch, expected
     ("fields", "expected"),
     [
         ({"input": "pixels"}, "it takes 'image'; the manifest feeds 'pixels'."),
-        ({"input_dtype": "float32"}, "'image' is tensor(uint8); the manifest gives float32."),
+        ({"input_dtype": "float32"}, "'image' is uint8; the manifest gives float32."),
         ({"input_shape": (1, 3, HEIGHT, WIDTH)}, f"; the manifest gives (1, 3, {HEIGHT}, {WIDTH})."),
         ({"input_shape": (1, HEIGHT, WIDTH)}, f"; the manifest gives (1, {HEIGHT}, {WIDTH})."),
         ({"outputs": ("score", "heat")}, "it gives 'map', 'score'; the manifest reads 'heat'."),
@@ -125,15 +133,6 @@ def test_a_fixed_size_other_than_the_manifests_is_refused(backend, write):
     model = write(first_channel_model(), input="input", input_shape=(1, 3, 8, 13), input_dtype="float32")
     said = refused(backend, model, ModelDoesNotFit)
     assert said.endswith("'input' has the shape [1, 3, 8, 12]; the manifest gives (1, 3, 8, 13).")
-
-
-def test_any_size_needs_a_graph_that_takes_any_size(backend, write):
-    free = darkness_model()
-    backend(write(free, any_size=True), BackendSettings())
-    fixed = darkness_model()
-    fixed.graph.input[0].type.tensor_type.shape.dim[1].dim_value = HEIGHT
-    said = refused(backend, write(fixed, any_size=True), ModelDoesNotFit)
-    assert said.endswith("the manifest promises images of any size.")
 
 
 def test_a_model_of_two_inputs_is_refused(backend, write):
@@ -314,6 +313,15 @@ def test_onnx_runtime_does_not_fall_back_to_another_provider(write):
     assert opened._session._enable_fallback is False
 
 
+def test_any_size_needs_a_graph_that_takes_any_size(write):
+    free = darkness_model()
+    OnnxRuntimeBackend(write(free, any_size=True), BackendSettings())
+    fixed = darkness_model()
+    fixed.graph.input[0].type.tensor_type.shape.dim[1].dim_value = HEIGHT
+    said = refused(OnnxRuntimeBackend, write(fixed, any_size=True), ModelDoesNotFit)
+    assert said.endswith("the manifest promises images of any size.")
+
+
 # --- which backend opens what
 
 ONNX = PackageFile("model.onnx", 1, "0" * 64, OnnxModel())
@@ -322,12 +330,12 @@ IMAGE = PackageFile("good.rgb", 1, "0" * 64)
 
 
 def test_the_onnx_model_is_chosen_wherever_it_is_listed():
-    assert backend_for([IMAGE, ENGINE, ONNX]) == (ONNX, OnnxRuntimeBackend)
+    assert backend_for([IMAGE, ENGINE, ONNX], "cpu") == (ONNX, OnnxRuntimeBackend)
 
 
 def test_a_package_of_engines_only_has_no_runtime_here():
     with pytest.raises(NoRuntimeForPackage) as refusal:
-        backend_for([IMAGE, ENGINE])
+        backend_for([IMAGE, ENGINE], "cpu")
     assert str(refusal.value) == (
         "No model file of this package can run here: it holds TensorRT engines only, and this agent runs ONNX models; "
         "package the ONNX model too."
@@ -338,14 +346,15 @@ def test_a_runtime_that_is_not_installed_is_named_with_the_command_that_installs
     monkeypatch.delitem(sys.modules, "agent.backends.onnx_runtime")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(NoRuntimeForPackage) as refusal:
-        backend_for([ONNX])
+        backend_for([ONNX], "cpu")
     assert "onnxruntime is not installed; install one runtime: pip install 'vision-edge-agent[cpu]'" in str(
         refusal.value
     )
 
 
 def test_every_backend_of_the_table_is_under_the_contract():
-    assert {opening._load(location) for location in BACKENDS.values()} == set(BACKEND_CLASSES)
+    assert set(RUNTIME_OF.values()) == set(BACKENDS)
+    assert {opening._load(device) for device in RUNTIME_OF} == set(BACKEND_CLASSES)
 
 
 def test_refusals_of_backends_are_refusals_of_packages():

@@ -34,6 +34,8 @@ for module in (
     "packages_changes",
     "packages_archives",
     "packages_many",
+    "devices",
+    "engines",
     "settings",
     "settings_live",
     "soak",

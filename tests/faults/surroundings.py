@@ -185,7 +185,7 @@ def flood(run: Run, agent: AgentProcess) -> list[float]:
 
 @row(
     "F7",
-    "power cut at every step of writing a record or the list of wanted models: old or new, never torn",
+    "power cut at every step of writing a record, the wanted models or a TensorRT engine: old or new, never torn",
     unit="cuts",
     full=1000,
     short=50,

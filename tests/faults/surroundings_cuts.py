@@ -1,8 +1,9 @@
-"""Power cuts while a record, or the list of wanted models, is replaced; in a process of its own, which may fork.
+"""Power cuts while a record, the list of wanted models or a TensorRT engine is replaced; in a process of its own, which
+may fork.
 
     python -m tests.faults.surroundings_cuts FOLDER COUNT
 
-Kills a process at each call that `agent.models.atomic_file` makes of the system, COUNT times in all, and reads what is
+Kills a process at each call that `agent.atomic_file` makes of the system, COUNT times in all, and reads what is
 left as the agent would. What a disk may have lost besides (all that was not made last) is told from the order of the
 calls. Prints how often which content was found.
 """
@@ -20,7 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.models import atomic_file
+from agent import atomic_file
+from agent.backends.engine_cache import EngineCache, EngineKey
 from agent.models.registry import Record, Registry, write_record
 from agent.models.wanted import WantedModels
 
@@ -104,10 +106,29 @@ class WantedOnDisk:
         return max(components, default="")
 
 
+class EngineOnDisk:
+    """An engine of the cache; what is torn is not there, and built again."""
+
+    KEY = EngineKey("a" * 64, "TensorRT 10.3.0", "Orin", "8.7", "12.6", "fp16", (1, 3, 8, 8), ("score",), 1 << 30, 3)
+
+    def __init__(self, folder: Path) -> None:
+        self._cache = EngineCache(folder / "engines", 1 << 20)
+
+    def write(self, content: str) -> None:
+        self._cache.store(self.KEY, memoryview(content.encode()), "", 0.0)
+
+    def read(self) -> str:
+        engine = self._cache.find(self.KEY)
+        assert engine is not None, "it was there before"
+        with self._cache.turn_to_build():  # removes what was left by those that were killed
+            pass
+        return bytes(engine).decode()
+
+
 def kill_at_every_step(folder: Path) -> Iterator[str]:
     """What was found after each kill."""
     numbers = itertools.count()
-    for kind in (RecordOnDisk, WantedOnDisk):
+    for kind in (RecordOnDisk, WantedOnDisk, EngineOnDisk):
         on_disk = kind(folder)
         for step in itertools.count():
             before, new = f"{next(numbers):04}", f"{next(numbers):04}"

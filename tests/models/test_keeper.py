@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.backends.base import BackendSettings
 from agent.errors import (
     BadManifest,
     CallerGone,
@@ -139,6 +140,15 @@ def test_a_caller_that_left_at_a_death_is_not_tried_again(bench: Bench) -> None:
     assert bench.workers.calls == 1
 
 
+def test_people_are_told_why_a_worker_ended_where_it_could_say(bench: Bench) -> None:
+    gate = bench.gate()
+    bench.workers.next.extend([Plan(), Plan(may_open=gate)])
+    model = bench.running()
+    bench.workers.number(0).why_ended = "its worker ended: the GPU failed"
+    bench.workers.number(0).die()
+    says(model, "restarting: its worker ended: the GPU failed")
+
+
 def test_a_model_whose_workers_keep_dying_is_failed_and_no_other_model_notices(bench: Bench) -> None:
     """Row D5 in short. The back-off between the deaths makes it last a few seconds."""
     fleet = Fleet(bench.workers, SETTINGS)
@@ -161,7 +171,8 @@ def test_a_model_whose_workers_keep_dying_is_failed_and_no_other_model_notices(b
             assert time.monotonic() - begin < PATIENCE
             wait([waiting], 0.01)  # no busy loop: what the agent uses is measured below
         assert fleet.describe("model").status is FAILED
-        assert f"ended {DEATHS_ALLOWED + 1} times within 60 s" in fleet.describe("model").message
+        said = f"ended {DEATHS_ALLOWED + 1} times within 60 s, at last: its worker ended while it was loading the model"
+        assert said in fleet.describe("model").message
         assert time.monotonic() - begin > 3  # restarts back off
         assert time.process_time() - used < 3
         with pytest.raises(ModelNotRunning):
@@ -647,9 +658,9 @@ def test_a_real_worker_that_grows_is_replaced_without_a_failed_call(tmp_path: Pa
     opened: list[WorkerProcess] = []
 
     def open_worker(
-        folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
+        record: Record, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
     ) -> WorkerProcess:
-        opened.append(WorkerProcess(folder, 1, slots, on_progress, on_end, 1 << 30))
+        opened.append(WorkerProcess(Path(record.path), BackendSettings(), slots, on_progress, on_end, 1 << 30))
         return opened[-1]
 
     model = ServedModel(Record("model", "1.0.0", str(package)), open_worker, settings)

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 import pytest
 
 from agent import errors
-from agent.backends.base import RunsOn
+from agent.backends.base import BackendSettings, RunsOn
 from agent.images.detection import Region, StageTimes
 from agent.workers.link import (
     MAX_DESCRIPTORS,
     MAX_SENTENCE,
     Answer,
     Detect,
+    Ends,
     Link,
     Message,
     Open,
@@ -45,12 +46,14 @@ ANSWER = Answer(
 @pytest.mark.parametrize(
     "message",
     [
-        Open("/packages/bolt", 4, 2, 2**40),
+        Open("/packages/bolt", BackendSettings(4, "cuda", gpu_memory_limit=1 << 30), 2, 2**40),
         Detect(2**40, 1, 4096, 64, 12288, None, None),
         Detect(0, 0, 64, 64, 192, 2**62, 5),
         Detect(1, 0, 64, 64, 192, None, None, (), False, 0.62),
         Progress("building TensorRT engine, 40 %"),
         Opened(RunsOn("ONNX Runtime 1.23 on CPU", "CPU")),
+        Opened(RunsOn("ONNX Runtime 1.23", "CPU", "cuda", "There is no GPU.")),
+        Ends("its worker ended: the GPU failed"),
         ANSWER,
         Answer(1, False, 1.0, 0.0, 0.5, (), False, StageTimes()),
         Refused(None, "BadManifest", "manifest.json: it is odd."),
@@ -79,14 +82,14 @@ def test_descriptors_arrive_in_order_open_and_closed_on_exec(ends: tuple[Link, L
     for number, descriptor in enumerate(sent):
         os.write(descriptor, bytes([number]))
         os.set_inheritable(descriptor, True)
-    ours.send(Open("/p", 1, len(sent) // 2, 0), sent)
+    ours.send(Open("/p", BackendSettings(), len(sent) // 2, 0), sent)
     for descriptor in sent:
         os.close(descriptor)
     received = theirs.receive()
     assert received is not None
     message, descriptors = received
     try:
-        assert message == Open("/p", 1, len(sent) // 2, 0)
+        assert message == Open("/p", BackendSettings(), len(sent) // 2, 0)
         assert [os.pread(descriptor, 2, 0) for descriptor in descriptors] == [bytes([n]) for n in range(len(sent))]
         assert all(fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC for descriptor in descriptors)
     finally:

@@ -1,0 +1,143 @@
+"""Where an engine comes from: the package, the cache of this device, or a build that may take minutes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.backends.base import BackendSettings, ModelToOpen
+from agent.backends.cuda_runtime import CudaRuntime
+from agent.backends.engine_builder import OPTIMIZATION_LEVEL, BuildOptions, build_engine
+from agent.backends.engine_cache import EngineCache, EngineCacheNotUsable, EngineKey, EngineTooLarge, model_sha256
+from agent.backends.messages import without_path
+from agent.backends.tensorrt_api import Precision, TensorRt
+from agent.errors import BadPackageFile, ModelNotLoaded
+
+log = logging.getLogger(__name__)
+
+_GPU_TROUBLE = re.compile(r"Cuda Runtime|OutOfMemory|out of memory", re.IGNORECASE)
+"""In what TensorRT says where CUDA failed, and not the engine: the names of its error codes."""
+WAITING = "waiting: another TensorRT engine is being built on this device"
+
+
+class EngineSource:
+    """Gets the engine for one model on one GPU."""
+
+    def __init__(self, tensorrt: TensorRt, cuda: CudaRuntime, model: ModelToOpen, settings: BackendSettings) -> None:
+        self._tensorrt, self._cuda, self._model, self._settings = tensorrt, cuda, model, settings
+        is_half = model.input_dtype == "float16"
+        self.is_lowered = (
+            model.engine is None and settings.precision == "fp16" and tensorrt.chooses_precision and not is_half
+        )
+        """Whether the engine may compute less precisely than its graph says."""
+        self._build_precision: Precision = "fp16" if self.is_lowered or is_half else "fp32"
+        self.precision: Literal["fp32", "fp16", "int8"] = (
+            self._build_precision if model.engine is None else model.engine.precision
+        )
+        self._runtime = tensorrt.module.Runtime(tensorrt.messages.logger)
+
+    def engine(self) -> Any:
+        """An ICudaEngine.
+
+        Raises:
+            ModelDoesNotFit, ModelNotLoaded: there is none to be had.
+            CudaError: the GPU fails.
+        """
+        if self._model.engine is not None:
+            return self._prebuilt()
+        cache, key = self._cache(), self._key()
+        if cache is None:
+            return self._built(None, key)
+        engine = self._kept(cache, key)
+        if engine is not None:
+            return engine
+        with cache.turn_to_build(lambda: self._model.on_progress(WAITING)):
+            # Another worker may have built it while this one waited.
+            engine = self._kept(cache, key)
+            return self._built(cache, key) if engine is None else engine
+
+    def _prebuilt(self) -> Any:
+        # The package's hash was checked: only then may code of it be loaded.
+        engine = self._load(memoryview(self._model.path.read_bytes()))
+        if engine is None:
+            raise ModelNotLoaded(
+                self._tensorrt.name,
+                "it does not take the package's prebuilt engine; build it on a device like this one, or package the "
+                f"ONNX model: {without_path(self._tensorrt.messages.cause, self._model.path)}",
+            )
+        return engine
+
+    def _kept(self, cache: EngineCache, key: EngineKey) -> Any:
+        """From the cache; None where it is not there or cannot be loaded."""
+        content = cache.find(key)
+        if content is None:
+            return None
+        engine = self._load(content)
+        if engine is None:
+            cause = self._tensorrt.messages.cause
+            if _GPU_TROUBLE.search(cause):
+                # No reason to build for minutes what would not be loaded either.
+                raise ModelNotLoaded(self._tensorrt.name, f"the GPU does not take the engine; free its memory: {cause}")
+            cache.put_aside(key, f"{self._tensorrt.name} does not load it: {cause}")
+        return engine
+
+    def _built(self, cache: EngineCache | None, key: EngineKey) -> Any:
+        began = time.monotonic()
+        options = BuildOptions(self._build_precision, key.workspace)
+        timing = b"" if cache is None else cache.timing(key)
+        built = build_engine(self._tensorrt, self._model, options, timing)
+        seconds = time.monotonic() - began
+        # A warning, because a worker's lines of less weight are not logged, and minutes went by.
+        log.warning("a TensorRT engine in %s was built in %.0f s", options.precision, seconds)
+        engine = self._load(built.engine)
+        if engine is None:
+            raise ModelNotLoaded(
+                self._tensorrt.name, f"it does not load what it has just built: {self._tensorrt.messages.cause}"
+            )
+        if cache is not None:
+            try:
+                cache.store(key, built.engine, self._model.name, seconds)
+                if built.timing is not None:
+                    cache.store_timing(key, built.timing)
+            except (OSError, EngineTooLarge) as error:
+                # It serves all the same: only the next start takes as long again.
+                log.warning("the TensorRT engine could not be kept: %s", error)
+        return engine
+
+    def _load(self, content: memoryview) -> Any:
+        """None where TensorRT refuses it; its messages say why."""
+        self._tensorrt.messages.forget()
+        return self._runtime.deserialize_cuda_engine(content)
+
+    def _cache(self) -> EngineCache | None:
+        if not self._settings.engine_cache:
+            return None
+        try:
+            return EngineCache(Path(self._settings.engine_cache), self._settings.engine_cache_size)
+        except EngineCacheNotUsable as refusal:
+            # A line that stands still helps nobody: it is built at every start until somebody reads this.
+            log.warning("%s Until then an engine is built at every start.", refusal)
+            return None
+
+    def _key(self) -> EngineKey:
+        gpu, model = self._cuda.gpu, self._model
+        try:
+            sha256 = model_sha256(model.path)
+        except (BadPackageFile, OSError) as error:
+            said = without_path(str(error), model.path)
+            raise ModelNotLoaded(self._tensorrt.name, f"the model cannot be read: {said}") from None
+        return EngineKey(
+            model=sha256,
+            runtime=self._tensorrt.name,
+            gpu=gpu.name,
+            compute_capability=gpu.compute_capability,
+            cuda=self._cuda.release,
+            precision=self._build_precision,
+            input_shape=model.input_shape,
+            outputs=model.outputs,
+            workspace=self._settings.engine_workspace,
+            optimization_level=OPTIMIZATION_LEVEL,
+        )

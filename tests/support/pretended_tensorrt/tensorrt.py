@@ -1,0 +1,13 @@
+"""`import tensorrt`, where this folder is on the path."""
+
+import os
+import sys
+from pathlib import Path
+
+from tests.support.fake_cuda import FakeCuda
+from tests.support.fake_tensorrt import FakeTensorRt
+
+fake = FakeTensorRt(FakeCuda(Path(os.environ["PRETENDED_CUDA"])))
+fake.gate = os.environ.get("PRETENDED_BUILD_GATE", "")
+fake.fp16_error = float(os.environ.get("PRETENDED_FP16_ERROR", "0"))
+sys.modules[__name__] = fake

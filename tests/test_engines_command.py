@@ -1,0 +1,83 @@
+"""`edge-agent engines`: what is kept on a device, and building it before it is needed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from agent.cli import main
+from tests.support.packages import make_package, zip_package
+
+
+@pytest.fixture
+def package(tmp_path):
+    return make_package(tmp_path / "package")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_AGENT_ENGINE_CACHE", str(tmp_path / "engines"))
+    return tmp_path / "engines"
+
+
+def test_an_engine_is_built_and_listed_and_cleared(fake_tensorrt, package, cache, capsys):
+    assert main(["engines", "build", str(package)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("tiny 1.0.0: TensorRT 10.3.0 on Fake GPU; its self-test passes.\n")
+    assert "building a TensorRT engine in fp16" in err
+
+    assert main(["engines", "list"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny")]
+    assert "fp16" in row and "Fake GPU (8.7)" in row and "TensorRT 10.3.0" in row and "12.6" in row
+
+    assert main(["engines", "clear"]) == 0
+    assert "no engine is left" in capsys.readouterr().out
+    assert list(cache.glob("*.engine")) == []
+
+
+def test_a_zip_has_the_engine_of_its_folder(fake_tensorrt, package, cache, tmp_path):
+    main(["engines", "build", str(package)])
+    main(["engines", "build", str(zip_package(package, tmp_path / "package.zip"))])
+    assert len(fake_tensorrt.builds) == 1
+
+
+def test_engines_are_built_as_the_flags_say(fake_tensorrt, package, tmp_path, cache):
+    flags = ["--precision", "fp32", "--engine-workspace", "64", "--engine-cache", str(tmp_path / "elsewhere")]
+    assert main(["engines", "build", str(package), *flags]) == 0
+    assert fake_tensorrt.builds[0]["workspace"] == 64 << 20
+    assert fake_tensorrt.builds[0]["fp16"] is False
+    assert len(list((tmp_path / "elsewhere").glob("*.engine"))) == 1
+    assert not cache.exists()
+
+
+def test_what_was_put_aside_is_listed_as_such(fake_tensorrt, package, cache, capsys):
+    main(["engines", "build", str(package)])
+    (engine,) = cache.glob("*.engine")
+    os.truncate(engine, 100)
+    main(["engines", "build", str(package)])
+    capsys.readouterr()
+    main(["engines", "list"])
+    assert "(put aside: not usable)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("action", ["list", "clear"])
+def test_looking_makes_no_folder(cache, capsys, action):
+    assert main(["engines", action]) == 0
+    assert capsys.readouterr().out == f"No engines are kept in {cache}.\n"
+    assert not cache.exists()
+
+
+def test_a_folder_that_cannot_be_used_is_told(cache, capsys):
+    cache.write_text("a file")
+    assert main(["engines", "list"]) == 1
+    assert "cannot be used" in capsys.readouterr().err
+
+
+def test_without_a_gpu_nothing_is_built_and_it_is_told_why(package, cache, capsys, fake_tensorrt, fake_cuda):
+    fake_cuda.has_gpus(0)
+    assert main(["engines", "build", str(package)]) == 1
+    assert (
+        "edge-agent engines: TensorRT cannot be used here: CUDA finds no GPU; check nvidia-smi"
+        in capsys.readouterr().err
+    )

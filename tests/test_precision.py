@@ -1,0 +1,84 @@
+"""fp16 is for models that pass their self-test in it; the others run in fp32, and say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent.backends.base import BackendSettings
+from agent.errors import SelfTestFailed
+from agent.packages.package import read_package
+from agent.pipeline import open_tested
+from tests.support.fake_tensorrt import FakeTensorRt
+from tests.support.packages import grey, make_package
+
+
+@pytest.fixture
+def package(tmp_path):
+    return read_package(make_package(tmp_path / "package"))
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return BackendSettings(device="tensorrt", engine_cache=str(tmp_path / "engines"))
+
+
+def precisions(trt: FakeTensorRt) -> list[str]:
+    return ["fp16" if built["fp16"] else "fp32" for built in trt.builds]
+
+
+def test_a_model_that_passes_in_fp16_runs_in_it(fake_tensorrt, package, settings):
+    fake_tensorrt.fp16_error = 0.04  # the package allows 0.05 in fp16, 0.005 in fp32
+    opened = open_tested(package, settings)
+    assert precisions(fake_tensorrt) == ["fp16"]
+    assert str(opened.runs_on) == "TensorRT 10.3.0 on Fake GPU"
+
+
+@pytest.mark.parametrize("error", [0.06, float("nan"), float("inf")])
+def test_a_model_that_deviates_in_fp16_runs_in_fp32_and_says_so(fake_tensorrt, package, settings, error):
+    fake_tensorrt.fp16_error = error
+    said = []
+    opened = open_tested(package, settings, said.append)
+    assert precisions(fake_tensorrt) == ["fp16", "fp32"]
+    assert str(opened.runs_on) == ("TensorRT 10.3.0 on Fake GPU; fp16 deviates in the self-test, so it runs in fp32")
+    assert said == [
+        "building a TensorRT engine in fp16: this takes minutes, once",
+        "running the self-test",
+        "fp16 deviates in the self-test, so it runs in fp32",
+        "building a TensorRT engine in fp32: this takes minutes, once",
+    ]
+    assert opened.pipeline.detect(grey(51, 96, 64)).score == pytest.approx(0.8)
+    assert [got.score for _, got in opened.self_test] == [0.0]
+
+
+def test_the_model_in_fp16_gives_its_memory_back_first(fake_tensorrt, package, settings, fake_cuda):
+    fake_tensorrt.fp16_error = 1.0
+    opened = open_tested(package, settings)
+    assert fake_cuda.blocks == 7
+    del opened
+
+
+def test_the_next_start_builds_nothing(fake_tensorrt, package, settings):
+    fake_tensorrt.fp16_error = 1.0
+    open_tested(package, settings)
+    opened = open_tested(package, settings)
+    assert precisions(fake_tensorrt) == ["fp16", "fp32"]
+    assert "so it runs in fp32" in str(opened.runs_on)
+
+
+def test_fp32_that_deviates_is_a_failed_self_test_and_not_tried_for_ever(fake_tensorrt, settings, tmp_path):
+    def wrong(manifest):
+        test = msgspec.structs.replace(manifest.self_test[0], score=0.4)
+        return msgspec.structs.replace(manifest, self_test=[test])
+
+    package = read_package(make_package(Path(tmp_path, "wrong"), change=wrong))
+    with pytest.raises(SelfTestFailed):
+        open_tested(package, settings)
+    assert precisions(fake_tensorrt) == ["fp16", "fp32"]
+
+
+def test_where_fp32_was_wanted_nothing_is_tried_in_its_place(fake_tensorrt, package, tmp_path):
+    open_tested(package, BackendSettings(device="tensorrt", precision="fp32"))
+    assert precisions(fake_tensorrt) == ["fp32"]
