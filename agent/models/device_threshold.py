@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from agent.models.atomic_file import replace_file
+from agent.atomic_file import replace_file
 from agent.packages.manifest import Fraction
 
 THRESHOLD_SUFFIX = ".threshold"

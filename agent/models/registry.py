@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 
 from agent.errors import BadComponentName
-from agent.models.atomic_file import replace_file, sync_folder
+from agent.atomic_file import replace_file, sync_folder
 from agent.models.device_threshold import (
     THRESHOLD_SUFFIX,
     ThresholdFile,

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from agent.models.atomic_file import sync_folder
+from agent.atomic_file import sync_folder
 from agent.models.device_threshold import DeviceThreshold, Measured, path_of, write_threshold
 
 LOG_SUFFIX = ".threshold-log"

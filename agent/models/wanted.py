@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.models.atomic_file import replace_file
+from agent.atomic_file import replace_file
 
 log = logging.getLogger(__name__)
 

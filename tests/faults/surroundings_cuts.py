@@ -2,7 +2,7 @@
 
     python -m tests.faults.surroundings_cuts FOLDER COUNT
 
-Kills a process at each call that `agent.models.atomic_file` makes of the system, COUNT times in all, and reads what is
+Kills a process at each call that `agent.atomic_file` makes of the system, COUNT times in all, and reads what is
 left as the agent would. What a disk may have lost besides (all that was not made last) is told from the order of the
 calls. Prints how often which content was found.
 """
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.models import atomic_file
+from agent import atomic_file
 from agent.models.registry import Record, Registry, write_record
 from agent.models.wanted import WantedModels
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.models.atomic_file import replace_file
+from agent.atomic_file import replace_file
 
 
 def test_the_new_content_is_there_and_nothing_else(tmp_path: Path) -> None:
@@ -16,6 +16,11 @@ def test_the_new_content_is_there_and_nothing_else(tmp_path: Path) -> None:
         replace_file(tmp_path / "record", content)
         assert [path.name for path in tmp_path.iterdir()] == ["record"]
         assert (tmp_path / "record").read_bytes() == content
+
+
+def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
+    replace_file(tmp_path / "record", [b"head", memoryview(b"-body"), b""])
+    assert (tmp_path / "record").read_bytes() == b"head-body"
 
 
 def test_who_may_read_it_is_up_to_the_umask(tmp_path: Path) -> None:

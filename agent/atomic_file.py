@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
+def replace_file(path: Path, content: bytes | Sequence[bytes | memoryview], mode: int | None = None) -> None:
     """Writes `content` to a temporary name beside `path`, makes it last, and renames it. Raises OSError.
 
-    `mode`: who may read and write it, whatever the umask; None leaves that to the umask.
+    Args:
+        path: the file that is replaced, or made.
+        content: its bytes, or parts of them, for files too large to be put together in memory.
+        mode: who may read and write it, whatever the umask; None leaves that to the umask.
     """
+    parts = [content] if isinstance(content, bytes) else content
     # By chance, not by our process id: containers that share a folder share those too.
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
-            _write(descriptor, content)
+            for part in parts:
+                _write(descriptor, part)
             if mode is not None:
                 os.fchmod(descriptor, mode)
             os.fsync(descriptor)
@@ -31,7 +37,7 @@ def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
     sync_folder(path.parent)
 
 
-def _write(descriptor: int, content: bytes) -> None:
+def _write(descriptor: int, content: bytes | memoryview) -> None:
     left = memoryview(content)
     while left:
         left = left[os.write(descriptor, left) :]
