@@ -18,8 +18,8 @@ from typing import Annotated
 
 import msgspec
 
-from agent.errors import BadComponentName
 from agent.atomic_file import replace_file, sync_folder
+from agent.errors import BadComponentName
 from agent.models.device_threshold import (
     THRESHOLD_SUFFIX,
     ThresholdFile,
