@@ -43,6 +43,22 @@ class NoRuntimeForPackage(BadPackage):
         super().__init__(f"No model file of this package can run here: {reason}.")
 
 
+class DeviceNotUsable(BadPackage):
+    """The device, or the runtime for it, that is to run the models cannot be used; `reason` says what to do."""
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(f"Nothing runs on {device} here: {_one_line(reason)}.")
+        self.reason = reason
+
+
+class NoDeviceRunsModel(BadPackage):
+    """Every device that may run the model was tried."""
+
+    def __init__(self, refusals: dict[str, Refusal]) -> None:
+        """`refusals`: why not, by name of the device."""
+        super().__init__(" ".join(f"[{device}] {refusal}" for device, refusal in refusals.items()))
+
+
 class ModelDoesNotFit(BadPackage):
     """The graph's inputs or outputs are not those the manifest names."""
 
@@ -296,6 +312,23 @@ class NotEnoughMemory(Refusal):
             f"Model {_quoted(component)} needs about {needed >> 20} MiB of memory, and {available >> 20} MiB are free. "
             "Stop a model that is not needed."
         )
+
+
+class NotEnoughGpuMemory(NotEnoughMemory):
+    def __init__(self, needed: int, available: int) -> None:
+        Refusal.__init__(
+            self,
+            f"The model needs about {needed >> 20} MiB of GPU memory, and {available >> 20} MiB may be taken. Stop a "
+            "model that is not needed, or raise gpu_memory_limit where one is set.",
+        )
+
+
+class GpuFailed(Refusal):
+    """An error of the GPU after which its process gets no right answer any more, and has to end."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The GPU failed ({reason}); a new worker takes over.")
+        self.reason = reason
 
 
 class LoadTimedOut(Refusal):

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backends.base import BackendSettings, ModelToOpen, RunsOn, Tensors
-from agent.backends.opening import backend_for
+from agent.backends.opening import open_backend
 from agent.errors import WrongImageSize
 from agent.images.detection import Detection, StageTimes, paint_mask, regions_of
 from agent.images.inspected import Inspected
 from agent.images.placement import placement_of
 from agent.images.postprocess import Answer, decide, image_score, pixel_labels
 from agent.images.preprocess import crop, preprocess, tensor_shape
-from agent.packages.manifest import AgentPreprocessing, Manifest, SelfTestImage
+from agent.packages.manifest import AgentPreprocessing, Manifest, PackageFile, SelfTestImage
 from agent.packages.package import Package, verify_files
 from agent.packages.self_test import SelfTestAnswer, run_self_test
 
@@ -33,21 +33,10 @@ class Pipeline:
         """
         verify_files(package)
         manifest = package.manifest
-        file, backend = backend_for(manifest.files)
         preprocessing = manifest.preprocessing
         self._package, self._manifest, self._preprocessing = package, manifest, preprocessing
         self._threads = settings.threads
-        self._backend = backend(
-            ModelToOpen(
-                path=package.path_of(file),
-                input=preprocessing.tensor,
-                input_shape=tensor_shape(preprocessing, manifest.image.width, manifest.image.height),
-                input_dtype=preprocessing.dtype if isinstance(preprocessing, AgentPreprocessing) else "uint8",
-                outputs=manifest.outputs.tensors,
-                any_size=manifest.image.any_size and not isinstance(preprocessing, AgentPreprocessing),
-            ),
-            settings,
-        )
+        self._backend, self._runs_on = open_backend(manifest.files, self._model_to_open, settings)
         ignored = package.ignore_mask()
         self._inspected = None if ignored is None else Inspected(crop(~ignored, preprocessing.region_of_interest))
         self._names = [label.name for label in manifest.labels]
@@ -55,7 +44,7 @@ class Pipeline:
 
     @property
     def runs_on(self) -> RunsOn:
-        return RunsOn(self._backend.runtime, self._backend.device)
+        return self._runs_on
 
     def self_test(self) -> list[tuple[SelfTestImage, SelfTestAnswer]]:
         """Each self-test image with the model's answer.
@@ -64,6 +53,18 @@ class Pipeline:
             SelfTestFailed: an answer deviates from what the package expects.
         """
         return run_self_test(self._package, self._backend.precision, self._self_test_answer)
+
+    def _model_to_open(self, file: PackageFile) -> ModelToOpen:
+        manifest, preprocessing = self._manifest, self._preprocessing
+        return ModelToOpen(
+            path=self._package.path_of(file),
+            input=preprocessing.tensor,
+            input_shape=tensor_shape(preprocessing, manifest.image.width, manifest.image.height),
+            input_dtype=preprocessing.dtype if isinstance(preprocessing, AgentPreprocessing) else "uint8",
+            outputs=manifest.outputs.tensors,
+            size=manifest.model_size,
+            any_size=manifest.image.any_size and not isinstance(preprocessing, AgentPreprocessing),
+        )
 
     def detect(
         self, pixels: NDArray[np.uint8], mask_into: memoryview | None = None, threshold: float | None = None

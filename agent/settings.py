@@ -25,6 +25,9 @@ MAX_SOCKET_PATH = 107
 ENVIRONMENT = "EDGE_AGENT_"
 AUTO = "auto"
 """What a configuration says that leaves the choice to the agent."""
+DEVICES = (AUTO, "cpu", "cuda", "tensorrt", "onnxruntime-tensorrt")
+"""What models may run on; `agent.backends.base` says what each is."""
+_COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 class BadSetting(Refusal):
@@ -97,6 +100,18 @@ def _one_of(*words: str) -> _Kind:
         return str(value)
 
     return _Kind(read, " or ".join(words))
+
+
+def _device_by_model(value: object) -> str:
+    """`back=cuda, front=cpu` in one way of writing it."""
+    if not isinstance(value, str):
+        raise ValueError
+    pairs = [pair.strip().partition("=") for pair in value.split(",")] if value.strip() else []
+    if any(device not in DEVICES or not _COMPONENT.fullmatch(name) for name, _, device in pairs):
+        raise ValueError
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise ValueError
+    return ",".join(sorted(f"{name}={device}" for name, _, device in pairs))
 
 
 def _address(value: object) -> str:
@@ -191,6 +206,35 @@ class Settings:
         0,
         live=True,
     )
+    device: str = _setting(
+        _one_of(*DEVICES),
+        "What models run on. auto: TensorRT or CUDA where they are installed, else the CPU. A change is for workers that "
+        "start after it.",
+        AUTO,
+        live=True,
+    )
+    model_devices: str = _setting(
+        _Kind(
+            _device_by_model, f"pairs of component=device with commas between them, device being {' or '.join(DEVICES)}"
+        ),
+        "What single models run on in place of `device`, by component: front=cpu,back=cuda.",
+        "",
+        shown="(empty)",
+        live=True,
+    )
+    fallback: str = _setting(
+        _one_of(AUTO, "forbid", "allow"),
+        "Whether a model may run on the next best device where its own cannot be used; else it is FAILED. auto: allow "
+        "where the device is auto, forbid where one is named.",
+        AUTO,
+        live=True,
+    )
+    gpu_memory_limit: int = _setting(
+        _whole(0, 1 << 20),
+        "MiB of GPU memory that one model may take in ONNX Runtime; 0: what there is.",
+        0,
+        live=True,
+    )
     calls_in_flight: int = _setting(
         _whole(1, 16),
         "Calls a model works on at once: with 2, one is preprocessed while the other is inferred.",
@@ -245,6 +289,13 @@ class Settings:
         shown="false",
         live=True,
     )
+
+
+def device_of(settings: Settings, component: str) -> tuple[str, bool]:
+    """What a model component is to run on, one of DEVICES, and whether the next best may stand in for it."""
+    own = dict(pair.split("=") for pair in settings.model_devices.split(",") if pair)
+    device = own.get(component, settings.device)
+    return device, settings.fallback == "allow" or (settings.fallback == AUTO and device == AUTO)
 
 
 def flag_of(setting: str) -> str:

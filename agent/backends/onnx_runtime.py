@@ -6,47 +6,82 @@ was asked which provider it really has, and has answered once.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 
-from agent.backends.base import BackendSettings, ModelToOpen, Tensors
-from agent.errors import ModelDoesNotFit, ModelNotLoaded
+from agent.backends.base import DEVICE_NAMES, BackendSettings, Device, ModelToOpen, Tensors
+from agent.backends.cuda_runtime import CudaError, CudaNotUsable, CudaRuntime, open_cuda_runtime
+from agent.backends.gpu_failure import gpu_failure_in
+from agent.backends.gpu_memory import check_gpu_memory
+from agent.backends.onnx_binding import BoundRuns
+from agent.backends.onnx_providers import (
+    PROVIDERS,
+    missing_library,
+    provider_options,
+    why_not_installed,
+    why_not_loaded,
+)
+from agent.errors import DeviceNotUsable, GpuFailed, ModelDoesNotFit, ModelNotLoaded, Refusal
 
-PROVIDER = "CPUExecutionProvider"
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 """ONNX Runtime's names of the input types a package may have."""
 
 
 class OnnxRuntimeBackend:
-    """An ONNX graph in ONNX Runtime on the CPU."""
-
-    device = "CPU"
+    """An ONNX graph in ONNX Runtime, on the CPU or on a GPU by one of its providers."""
 
     def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None:
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
         self._outputs = list(model.outputs)
+        assert settings.device != "auto"  # chosen before (`agent.backends.opening`)
+        self._on: Device = settings.device
+        self.device = "CPU" if self._on == "cpu" else _gpu_for(self._on, model, settings)
         try:
-            # A path and not bytes: ONNX Runtime would keep the bytes for the session's life.
-            self._session = onnxruntime.InferenceSession(
-                str(model.path), sess_options=_options(model, settings), providers=[PROVIDER]
-            )
+            self._session = _session(model, settings, self._on)
         except Exception as error:  # its exception classes are not public
-            raise ModelNotLoaded(self.runtime, _without_path(error, model)) from None
-        if self._session.get_providers()[0] != PROVIDER:
-            raise ModelNotLoaded(self.runtime, f"it runs on {self._session.get_providers()[0]} instead of {PROVIDER}")
+            raise self._not_loaded(error, model) from None
+        wanted, got = PROVIDERS[self._on][0], self._session.get_providers()[0]
+        if got != wanted:
+            raise DeviceNotUsable(DEVICE_NAMES[self._on], f"{self.runtime} took {got}; the agent's log has its reason")
         self.batch = self._check_tensors(model)
         self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
+        image = np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)
+        # Of images of any size there is no buffer to be kept.
+        self._bound = None if self._on == "cpu" or model.any_size else BoundRuns(self._session, self._outputs, image)
         try:
-            self.run({model.input: np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)})
+            self.run({model.input: image})
         except Exception as error:
-            raise ModelNotLoaded(self.runtime, f"its first run failed: {_without_path(error, model)}") from None
+            raise self._not_loaded(error, model, "its first run failed: ") from None
         self._session.disable_fallback()
 
     def run(self, inputs: Tensors) -> Tensors:
+        try:
+            return self._run(inputs)
+        except Exception as error:
+            failure = None if self._on == "cpu" else gpu_failure_in(str(error))
+            if failure is not None and failure.is_fatal:
+                raise GpuFailed(failure.reason) from None
+            raise
+
+    def _run(self, inputs: Tensors) -> Tensors:
+        if self._bound is not None:
+            return self._bound.run(*inputs.values())
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+    def _not_loaded(self, error: Exception, model: ModelToOpen, what: str = "") -> Refusal:
+        """What to tell of an error while the model was opened."""
+        if isinstance(error, GpuFailed):
+            return DeviceNotUsable(DEVICE_NAMES[self._on], error.reason)
+        failure = None if self._on == "cpu" else gpu_failure_in(str(error))
+        if failure is not None:
+            return DeviceNotUsable(DEVICE_NAMES[self._on], failure.reason)
+        return ModelNotLoaded(self.runtime, f"{what}{_without_path(error, model)}")
 
     def _check_tensors(self, model: ModelToOpen) -> int:
         """Whether the graph has the tensors the manifest names; gives the batch size it takes."""
@@ -74,6 +109,47 @@ class OnnxRuntimeBackend:
         if missing:
             raise ModelDoesNotFit(f"it gives {_names(outputs)}; the manifest reads '{missing[0]}'")
         return wanted[0] or 1
+
+
+def provider_is_installed(device: Device) -> bool:
+    """Whether this ONNX Runtime was made with the provider; whether it works shows when a model is opened."""
+    return PROVIDERS[device][0] in onnxruntime.get_available_providers()
+
+
+def _gpu_for(device: Device, model: ModelToOpen, settings: BackendSettings) -> str:
+    """The name of the GPU, after looking at all that a session does not tell of.
+
+    Raises:
+        DeviceNotUsable: the provider, a library, the driver or the GPU is missing or does not fit.
+        NotEnoughGpuMemory: less is free than the model will take.
+    """
+    name = DEVICE_NAMES[device]
+    if not provider_is_installed(device):
+        raise DeviceNotUsable(name, why_not_installed(PROVIDERS[device][0]))
+    if hasattr(onnxruntime, "preload_dlls"):  # NVIDIA's builds for Jetsons are older, and need it less
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses; that is told below
+            onnxruntime.preload_dlls()
+    for provider in PROVIDERS[device]:
+        library = missing_library(provider, Path(onnxruntime.__file__).parent / "capi")
+        if library is not None:
+            raise DeviceNotUsable(name, why_not_loaded(library, getattr(onnxruntime, "cuda_version", "")))
+    try:
+        cuda: CudaRuntime = open_cuda_runtime()
+        check_gpu_memory(cuda, model.size, settings.gpu_memory_limit)
+        return cuda.gpu.name
+    except (CudaNotUsable, CudaError) as error:
+        failure = gpu_failure_in(str(error))
+        raise DeviceNotUsable(name, failure.reason if failure else str(error)) from None
+
+
+def _session(model: ModelToOpen, settings: BackendSettings, device: Device) -> Any:
+    # A path and not bytes: ONNX Runtime would keep the bytes for the session's life.
+    return onnxruntime.InferenceSession(
+        str(model.path),
+        sess_options=_options(model, settings),
+        providers=[(provider, provider_options(provider, model, settings)) for provider in PROVIDERS[device]],
+        enable_fallback=0,
+    )
 
 
 def _options(model: ModelToOpen, settings: BackendSettings) -> onnxruntime.SessionOptions:

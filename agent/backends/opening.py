@@ -1,46 +1,136 @@
-"""Which backend runs which kind of model file: a closed set, imported when wanted."""
+"""Which backend runs which model file on which device: a closed set, imported when wanted."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 
-from agent.backends.base import Backend
-from agent.errors import NoRuntimeForPackage
+from agent.backends.base import DEVICE_NAMES, Backend, BackendSettings, Device, ModelToOpen, RunsOn
+from agent.errors import (
+    DeviceNotUsable,
+    ModelNotLoaded,
+    NoDeviceRunsModel,
+    NoRuntimeForPackage,
+    NotEnoughGpuMemory,
+    Refusal,
+)
 from agent.packages.manifest import OnnxModel, PackageFile
 
 log = logging.getLogger(__name__)
 
-BACKENDS = {"onnx": "agent.backends.onnx_runtime:OnnxRuntimeBackend"}
-"""Kind of model file to `module:class`. No scan, no falling through from one to the next."""
+BACKENDS = {
+    "onnx": "agent.backends.onnx_runtime:OnnxRuntimeBackend",
+    "tensorrt": "agent.backends.tensorrt:TensorRtBackend",
+}
+"""Runtime to `module:class`. No scan, no falling through from one to the next."""
+RUNTIME_OF: dict[Device, str] = {
+    "cpu": "onnx",
+    "cuda": "onnx",
+    "onnxruntime-tensorrt": "onnx",
+    "tensorrt": "tensorrt",
+}
+BEST_FIRST: tuple[Device, ...] = ("tensorrt", "cuda", "cpu")
+"""What `auto` tries, and what stands in for a device that cannot be used: each only where it is installed."""
+INSTALL = {
+    "onnx": "install one runtime: pip install 'vision-edge-agent[cpu]'",
+    "tensorrt": "on a Jetson it comes with JetPack, for the system's Python: use that one, in an environment made with "
+    "--system-site-packages; else: pip install 'vision-edge-agent[tensorrt]'",
+}
+"""What to do where a runtime is missing."""
+
+_ANOTHER_MAY_DO = (DeviceNotUsable, NotEnoughGpuMemory, ModelNotLoaded, NoRuntimeForPackage)
+"""Refusals that are about a device, or may be; one about the package is the same on all."""
 
 
-def backend_for(files: Sequence[PackageFile]) -> tuple[PackageFile, type[Backend]]:
-    """The model file of a package that this device runs, and the class that opens it.
+def open_backend(
+    files: Sequence[PackageFile], model_of: Callable[[PackageFile], ModelToOpen], settings: BackendSettings
+) -> tuple[Backend, RunsOn]:
+    """The backend of the first device that runs the model, and what to tell of it.
 
     Raises:
-        NoRuntimeForPackage: no file has a kind that this agent runs, or its runtime is not installed.
+        DeviceNotUsable, NotEnoughGpuMemory, ModelNotLoaded, NoRuntimeForPackage: the one device that was tried cannot.
+        NoDeviceRunsModel: none of those that were tried can.
+        ModelDoesNotFit: the model is not the one of its manifest.
+    """
+    refusals: dict[Device, Refusal] = {}
+    for device in devices_to_try(settings):
+        try:
+            file, backend_class = backend_for(files, device)
+            backend = backend_class(model_of(file), replace(settings, device=device))
+        except _ANOTHER_MAY_DO as refusal:
+            log.warning("%s: %s", device, refusal)
+            refusals[device] = refusal
+        else:
+            return backend, _told(backend, refusals)
+    if len(refusals) == 1:
+        raise next(iter(refusals.values()))
+    raise NoDeviceRunsModel({str(device): refusal for device, refusal in refusals.items()})
+
+
+def devices_to_try(settings: BackendSettings) -> tuple[Device, ...]:
+    """The devices that may run a model, the one that is wanted first; at least one."""
+    wanted = settings.device
+    installed = tuple(device for device in BEST_FIRST if device == "cpu" or _is_installed(device))
+    if wanted == "auto":
+        return installed if settings.allows_fallback else installed[:1]
+    if not settings.allows_fallback:
+        return (wanted,)
+    after = BEST_FIRST.index(wanted) + 1 if wanted in BEST_FIRST else 1  # ONNX Runtime's TensorRT: as TensorRT
+    return (wanted, *(device for device in BEST_FIRST[after:] if device in installed))
+
+
+def backend_for(files: Sequence[PackageFile], device: Device) -> tuple[PackageFile, type[Backend]]:
+    """The model file of a package that `device` runs, and the class that opens it.
+
+    Raises:
+        NoRuntimeForPackage: no file has a kind that it runs, or for the CPU: its runtime is not installed.
+        DeviceNotUsable: the runtime of another device is not installed.
     """
     for file in files:
         if isinstance(file.runtime, OnnxModel):
-            return file, _load(BACKENDS["onnx"])
+            return file, _load(device)
     raise NoRuntimeForPackage(
         "it holds TensorRT engines only, and this agent runs ONNX models; package the ONNX model too"
     )
 
 
-def _load(location: str) -> type[Backend]:
-    module, _, name = location.partition(":")
+def _is_installed(device: Device) -> bool:
+    """Whether somebody installed what `device` needs: then it is to be used, and a reason told where it cannot be."""
+    if device == "tensorrt":
+        return find_spec("tensorrt") is not None
+    try:
+        installed: bool = import_module("agent.backends.onnx_runtime").provider_is_installed(device)
+    except ImportError:  # told when it is tried
+        return False
+    return installed
+
+
+def _told(backend: Backend, refusals: dict[Device, Refusal]) -> RunsOn:
+    if not refusals:
+        return RunsOn(backend.runtime, backend.device)
+    first = next(iter(refusals))
+    because = "; ".join(str(refusal).rstrip(".") for refusal in refusals.values())
+    return RunsOn(backend.runtime, backend.device, first, because)
+
+
+def _load(device: Device) -> type[Backend]:
+    runtime = RUNTIME_OF[device]
+    module, _, name = BACKENDS[runtime].partition(":")
     try:
         backend: type[Backend] = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        raise NoRuntimeForPackage(
-            f"{error.name} is not installed; install one runtime: pip install 'vision-edge-agent[cpu]'"
-        ) from None
+        raise _missing(device, f"{error.name} is not installed; {INSTALL[runtime]}") from None
     except ImportError as error:  # its text may hold paths of this device
         log.exception("a runtime is installed, and cannot be imported")
-        raise NoRuntimeForPackage(
-            f"{error.name or 'its runtime'} is installed and does not load (the agent's log says why); install it again"
+        what = error.name or "its runtime"
+        raise _missing(
+            device, f"{what} is installed and does not load (the agent's log says why); install it again"
         ) from None
     return backend
+
+
+def _missing(device: Device, reason: str) -> Refusal:
+    return NoRuntimeForPackage(reason) if device == "cpu" else DeviceNotUsable(DEVICE_NAMES[device], reason)

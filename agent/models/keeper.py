@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.errors import BadPackage, NotEnoughMemory, Refusal
-from agent.models.memory import available_memory, needed_memory
+from agent.free_memory import available_memory
+from agent.models.memory import needed_memory
 from agent.models.registry import Record
 from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
 from agent.packages.manifest import Manifest
@@ -55,10 +56,10 @@ class ModelSettings:
 
 
 class OpenWorker(Protocol):
-    """Starts a worker for the package in a folder."""
+    """Starts a worker for the package of a record."""
 
     def __call__(
-        self, folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
+        self, record: Record, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
     ) -> WorkerHandle: ...
 
 
@@ -190,7 +191,7 @@ class Keeper:
         manifest = read_package(Path(record.path)).manifest
         ended = threading.Event()
         worker = self._open_worker(
-            Path(record.path), self._settings.slots, self._reports.progresses, lambda: self._worker_ended(ended)
+            record, self._settings.slots, self._reports.progresses, lambda: self._worker_ended(ended)
         )
         try:
             with self._events:
@@ -223,14 +224,16 @@ class Keeper:
 
     def _replace_dead_worker(self) -> None:
         now = time.monotonic()
-        self._post.dismiss(self._post.relieve(None))
+        dead = self._post.relieve(None)
+        why = dead.worker.why_ended if dead else WorkerDied.UNEXPECTEDLY
+        self._post.dismiss(dead)
         self._deaths.append(now)
         while self._deaths[0] < now - DEATHS_WINDOW:
             self._deaths.popleft()
         count = len(self._deaths)
         if count > DEATHS_ALLOWED:
-            raise _CrashedTooOften(count)
-        self._reports.says(f"restarting: its worker ended unexpectedly{self._complaint}")
+            raise _CrashedTooOften(count, why)
+        self._reports.says(f"restarting: {why}{self._complaint}")
         with self._events:
             # Waits for the back-off, or for being told to leave.
             self._events.wait_for(lambda: self._leaving, BACK_OFF[min(count, len(BACK_OFF)) - 1])
@@ -310,5 +313,6 @@ class Keeper:
 
 
 class _CrashedTooOften(Refusal):
-    def __init__(self, count: int) -> None:
-        super().__init__(f"its worker ended {count} times within {DEATHS_WINDOW:g} s; StartModel tries again")
+    def __init__(self, count: int, why: str) -> None:
+        last = "" if why == WorkerDied.UNEXPECTEDLY else f", at last: {why}"
+        super().__init__(f"its worker ended {count} times within {DEATHS_WINDOW:g} s{last}; StartModel tries again")

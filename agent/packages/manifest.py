@@ -314,6 +314,12 @@ class Manifest(_Part, frozen=True, kw_only=True):
     """What it was packaged for. An ONNX model runs anywhere; a prebuilt engine only there."""
 
     @property
+    def model_size(self) -> int:
+        """Bytes of the model files with their external data; self-test images do not count."""
+        tests = {test.path for test in self.self_test}
+        return sum(file.size for file in self.files if file.path not in tests)
+
+    @property
     def mask_labels(self) -> list[str]:
         """For each channel of the class mask, the name of the label it paints."""
         return self.outputs.mask_labels or [label.name for label in self.labels]

@@ -86,7 +86,8 @@ def _response(*result: bytes | memoryview) -> bytes:
 
 
 def how_it_came_about(inspection: Inspection) -> tuple[tuple[str, str], ...]:
-    """Trailing metadata of an answer: what answered, and the milliseconds that each step took.
+    """Trailing metadata of an answer: what answered, in place of which device where that one could not, and the
+    milliseconds that each step took.
 
     Header values are printable ASCII only; what is not (a version may be any text) is escaped.
     """
@@ -100,6 +101,8 @@ def how_it_came_about(inspection: Inspection) -> tuple[tuple[str, str], ...]:
         "inferring-ms": _milliseconds(times.inferring),
         "postprocessing-ms": _milliseconds(times.postprocessing),
     }
+    if served_by.runs_on.instead_of:
+        told["instead-of"] = served_by.runs_on.instead_of
     return tuple((METADATA + name, ascii(value)[1:-1].strip()) for name, value in told.items())
 
 

@@ -29,6 +29,7 @@ STATUS_OF: dict[type[Refusal], grpc.StatusCode] = {
     errors.ImageRefused: grpc.StatusCode.INTERNAL,
     errors.AnswerNotFinite: grpc.StatusCode.INTERNAL,
     errors.BadPackage: grpc.StatusCode.INTERNAL,
+    errors.GpuFailed: grpc.StatusCode.INTERNAL,
     errors.LoadTimedOut: grpc.StatusCode.INTERNAL,
     errors.Unexpected: grpc.StatusCode.INTERNAL,
 }

@@ -13,7 +13,9 @@ from agent.images.detection import Detection
 class WorkerDied(Exception):
     """The worker ended, or was ended, before it answered. Its text says which, as in "its worker ended"."""
 
-    def __init__(self, what: str = "its worker ended unexpectedly") -> None:
+    UNEXPECTEDLY = "its worker ended unexpectedly"
+
+    def __init__(self, what: str = UNEXPECTEDLY) -> None:
         super().__init__(what)
         self.image: bytes | None = None
         """Fingerprint of the image that the model had seen last, where the worker was to tell it."""
@@ -46,6 +48,9 @@ class ImageToInspect:
 
 class WorkerHandle(Protocol):
     """One worker, from the moment it is started."""
+
+    why_ended: str
+    """Once it has ended: as in "its worker ended"."""
 
     def wait_until_open(self, limit: float) -> RunsOn:
         """What the model runs on, once the self-test has passed.

@@ -17,7 +17,7 @@ from contextlib import suppress
 import msgspec
 
 from agent import errors
-from agent.backends.base import RunsOn
+from agent.backends.base import BackendSettings, RunsOn
 from agent.images.detection import Region, StageTimes
 
 MAX_FRAME = 96 * 1024
@@ -32,7 +32,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
     """Parent to worker, first frame: open this package. Descriptors: image and mask memory of each slot."""
 
     folder: str
-    threads: int
+    settings: BackendSettings
     slots: int
 
 
@@ -68,6 +68,12 @@ class Opened(msgspec.Struct, frozen=True, tag=True):
     runs_on: RunsOn
 
 
+class Ends(msgspec.Struct, frozen=True, tag=True):
+    """Worker to parent: why it is about to end; calls in hand get no answer."""
+
+    reason: str
+
+
 class InHand(msgspec.Struct, frozen=True, tag=True):
     """Worker to parent: the image of this call is the next that the model sees."""
 
@@ -97,7 +103,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     sentence: str
 
 
-Message = Open | Detect | Progress | Opened | InHand | Answer | Refused
+Message = Open | Detect | Progress | Opened | Ends | InHand | Answer | Refused
 
 
 class Link:

@@ -18,23 +18,25 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.allocator import keep_freed_memory
-from agent.backends.base import BackendSettings
-from agent.errors import ImageRefused, Refusal, Unexpected
+from agent.errors import GpuFailed, ImageRefused, Refusal, Unexpected
 from agent.images.bitmap import BitmapLayout, fingerprint
 from agent.images.detection import StageTimes
 from agent.images.shared_memory import read_segment, write_segment
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
-from agent.workers.link import Answer, Detect, InHand, Link, Open, Opened, Progress, Refused, refused
+from agent.workers.link import Answer, Detect, Ends, InHand, Link, Open, Opened, Progress, Refused, refused
 from agent.workers.slots import Slot, map_slots
 
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
+GPU_FAILED = 3
+"""Exit code of a worker that can use its GPU no more."""
 OOM_SCORE_ADJ = 500
 """When memory runs out the kernel takes a worker, which is replaced, and not the agent."""
 
@@ -52,6 +54,8 @@ def main() -> None:
         return
     try:
         pipeline = _open(first[0], link)
+    except GpuFailed as failure:
+        _end(link, failure)
     except Refusal as refusal:
         link.send(refused(None, refusal))
         return
@@ -62,7 +66,7 @@ def main() -> None:
 
 def _open(order: Open, link: Link) -> Pipeline:
     link.send(Progress("verifying and loading the model"))
-    pipeline = Pipeline(read_package(Path(order.folder)), BackendSettings(order.threads))
+    pipeline = Pipeline(read_package(Path(order.folder)), order.settings)
     link.send(Progress("running the self-test"))
     pipeline.self_test()
     return pipeline
@@ -101,6 +105,8 @@ def _answer(link: Link, pipeline: Pipeline, slot: Slot, call: Detect, descriptor
     reply: Answer | Refused
     try:
         reply = _detect(link, pipeline, slot, call, descriptors)
+    except GpuFailed as failure:
+        _end(link, failure)
     except Refusal as refusal:
         reply = refused(call.call, refusal)
     except Exception:
@@ -113,6 +119,14 @@ def _answer(link: Link, pipeline: Pipeline, slot: Slot, call: Detect, descriptor
         link.send(reply)
     except OSError:
         os._exit(0)  # the parent is gone
+
+
+def _end(link: Link, failure: GpuFailed) -> NoReturn:
+    """At once and without an answer: whatever this process would still answer may be wrong. A new worker, which has to
+    pass the self-test first, is asked again."""
+    with suppress(OSError):  # the parent is gone
+        link.send(Ends(f"its worker ended: the GPU failed ({failure.reason})"))
+    os._exit(GPU_FAILED)
 
 
 def _detect(link: Link, pipeline: Pipeline, slot: Slot, call: Detect, descriptors: list[int]) -> Answer:

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 import agent
-from agent.backends.base import RunsOn
+from agent.backends.base import BackendSettings, RunsOn
 from agent.errors import LoadTimedOut
 from agent.images.detection import Detection
 from agent.workers.handle import ImageToInspect, OpenSegment, WorkerDied
-from agent.workers.link import Answer, Detect, InHand, Link, Message, Open, Opened, Progress, Refused, refusal_in
+from agent.workers.link import Answer, Detect, Ends, InHand, Link, Message, Open, Opened, Progress, Refused, refusal_in
 from agent.workers.slots import make_slots
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class _Call:
         else:
             self.answer.set_exception(refusal_in(message))
 
-    def died(self, *what: str) -> WorkerDied:
-        death = WorkerDied(*what)
+    def died(self, what: str) -> WorkerDied:
+        death = WorkerDied(what)
         death.image = self._image
         return death
 
@@ -71,7 +71,7 @@ class WorkerProcess:
     def __init__(
         self,
         folder: Path,
-        threads: int,
+        settings: BackendSettings,
         slots: int,
         on_progress: Callable[[str], None],
         on_end: Callable[[], None],
@@ -82,14 +82,15 @@ class WorkerProcess:
         self._calls: dict[int, _Call] = {}
         self._next_call = 0
         self._ended = False
+        self.why_ended = WorkerDied.UNEXPECTEDLY
         self._end_told = threading.Event()
         self._opened: Future[RunsOn] = Future()
         try:
-            self._begin(folder, threads, slots)
+            self._begin(folder, settings, slots)
         except RuntimeError as error:  # no thread to be had: the system's refusal, as if there were no process
             raise OSError(errno.EAGAIN, str(error)) from error
 
-    def _begin(self, folder: Path, threads: int, slots: int) -> None:
+    def _begin(self, folder: Path, settings: BackendSettings, slots: int) -> None:
         with ExitStack() as closed_here:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             closed_here.callback(theirs.close)
@@ -102,7 +103,7 @@ class WorkerProcess:
                 self._process = _spawner.submit(_start, theirs.fileno()).result()
                 undone.callback(self._process.wait)
                 undone.callback(self._process.kill)
-                self._link.send(Open(str(folder), threads, slots), descriptors)
+                self._link.send(Open(str(folder), settings, slots), descriptors)
                 for target, name in ((self._receive, "worker-link"), (self._read_output, "worker-output")):
                     threading.Thread(target=target, name=name, daemon=True).start()
                 undone.pop_all()
@@ -164,7 +165,7 @@ class WorkerProcess:
             self._process.kill()
             raise call.died(f"its worker was ended after {limit:g} s (run_time_limit)") from error
         except (OSError, WorkerDied) as error:  # the link has ended
-            raise call.died() from error
+            raise call.died(self.why_ended) from error
         finally:
             with self._lock:
                 self._calls.pop(number, None)
@@ -232,6 +233,9 @@ class WorkerProcess:
             self._opened.set_result(message.runs_on)
         elif isinstance(message, Progress):
             self._on_progress(message.text)
+        elif isinstance(message, Ends):
+            log.error("worker %d: %s", self.pid, message.reason)
+            self.why_ended = message.reason
 
     def _end(self) -> None:
         self._wait_for_process()
@@ -242,7 +246,9 @@ class WorkerProcess:
             if not call.answer.done():
                 call.answer.set_exception(WorkerDied())
         if not self._opened.done():
-            self._opened.set_exception(WorkerDied("its worker ended while it was loading the model"))
+            why = self.why_ended
+            what = "its worker ended while it was loading the model" if why == WorkerDied.UNEXPECTEDLY else why
+            self._opened.set_exception(WorkerDied(what))
         self._link.close()
         try:
             self._on_end()

@@ -15,7 +15,7 @@ from onnx import TensorProto
 from agent.backends import opening
 from agent.backends.base import BackendSettings, ModelToOpen
 from agent.backends.onnx_runtime import OnnxRuntimeBackend
-from agent.backends.opening import BACKENDS, backend_for
+from agent.backends.opening import BACKENDS, RUNTIME_OF, backend_for
 from agent.errors import BadPackage, ModelDoesNotFit, ModelNotLoaded, NoRuntimeForPackage
 from agent.packages.manifest import OnnxModel, PackageFile, TensorRtEngine
 from tests.support.packages import HEIGHT, WIDTH, darkness_model, first_channel_model, grey
@@ -263,12 +263,12 @@ IMAGE = PackageFile("good.rgb", 1, "0" * 64)
 
 
 def test_the_onnx_model_is_chosen_wherever_it_is_listed():
-    assert backend_for([IMAGE, ENGINE, ONNX]) == (ONNX, OnnxRuntimeBackend)
+    assert backend_for([IMAGE, ENGINE, ONNX], "cpu") == (ONNX, OnnxRuntimeBackend)
 
 
 def test_a_package_of_engines_only_has_no_runtime_here():
     with pytest.raises(NoRuntimeForPackage) as refusal:
-        backend_for([IMAGE, ENGINE])
+        backend_for([IMAGE, ENGINE], "cpu")
     assert str(refusal.value) == (
         "No model file of this package can run here: it holds TensorRT engines only, and this agent runs ONNX models; "
         "package the ONNX model too."
@@ -279,14 +279,15 @@ def test_a_runtime_that_is_not_installed_is_named_with_the_command_that_installs
     monkeypatch.delitem(sys.modules, "agent.backends.onnx_runtime")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(NoRuntimeForPackage) as refusal:
-        backend_for([ONNX])
+        backend_for([ONNX], "cpu")
     assert "onnxruntime is not installed; install one runtime: pip install 'vision-edge-agent[cpu]'" in str(
         refusal.value
     )
 
 
-def test_every_backend_of_the_table_is_under_the_contract():
-    assert {opening._load(location) for location in BACKENDS.values()} == set(BACKEND_CLASSES)
+def test_every_backend_that_runs_on_the_cpu_is_under_the_contract():
+    assert set(RUNTIME_OF.values()) == set(BACKENDS)
+    assert {opening._load("cpu")} == set(BACKEND_CLASSES)
 
 
 def test_refusals_of_backends_are_refusals_of_packages():

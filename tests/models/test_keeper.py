@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.backends.base import BackendSettings
 from agent.errors import (
     BadManifest,
     CallerGone,
@@ -602,9 +603,9 @@ def test_a_real_worker_that_grows_is_replaced_without_a_failed_call(tmp_path: Pa
     opened: list[WorkerProcess] = []
 
     def open_worker(
-        folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
+        record: Record, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
     ) -> WorkerProcess:
-        opened.append(WorkerProcess(folder, 1, slots, on_progress, on_end))
+        opened.append(WorkerProcess(Path(record.path), BackendSettings(), slots, on_progress, on_end))
         return opened[-1]
 
     model = ServedModel(Record("model", "1.0.0", str(package)), open_worker, settings)

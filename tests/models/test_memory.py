@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent.errors import NotEnoughMemory
+from agent.free_memory import available_memory
 from agent.models.keeper import ModelSettings
 from agent.models.lifecycle import ModelStatus
-from agent.models.memory import WORKER, available_memory, needed_memory
+from agent.models.memory import WORKER, needed_memory
 from agent.models.registry import Record
 from agent.models.served_model import ServedModel
 from agent.packages.package import read_package

@@ -182,6 +182,12 @@ def test_an_answer_on_the_wire_is_what_protobuf_would_write_but_for_the_order_of
     assert again == whole
 
 
+def test_response_metadata_tells_what_a_device_stands_in_for():
+    served_by = ServedBy("1.0.0", RunsOn("ONNX Runtime 1.2.3", "CPU", "cuda", "There is no GPU."))
+    told = dict(convert.how_it_came_about(Inspection(CLASSIFIED, served_by, 0.0)))
+    assert (told["edge-agent-device"], told["edge-agent-instead-of"]) == ("CPU", "cuda")
+
+
 def test_response_metadata_tells_what_answered_and_how_long_each_step_took() -> None:
     times = StageTimes(preprocessing=0.0012, inferring=0.0345, postprocessing=0.000067)
     served_by = ServedBy("2.0.0 größer\n", RunsOn("ONNX Runtime 1.2.3", "CPU"))

@@ -13,6 +13,7 @@ from agent.backends.base import RunsOn
 from agent.errors import LoadTimedOut
 from agent.images.bitmap import BitmapLayout
 from agent.images.detection import Detection
+from agent.models.registry import Record
 from agent.models.request import DetectRequest
 from agent.workers.handle import ImageToInspect, WorkerDied
 from tests.support.packages import HEIGHT, WIDTH
@@ -64,6 +65,8 @@ class Plan:
 
 class FakeWorker:
     """A `WorkerHandle`. Checks that no two calls ever share a slot and that none comes before it is open."""
+
+    why_ended = WorkerDied.UNEXPECTEDLY
 
     def __init__(
         self, folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None], plan: Plan
@@ -201,8 +204,9 @@ class FakeWorkers:
         self._changed = threading.Condition()
 
     def __call__(
-        self, folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
+        self, record: Record, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
     ) -> FakeWorker:
+        folder = Path(record.path)
         with self._changed:
             plan = self.next.popleft() if self.next else self.of_package.get(folder.name, self.plan)
             if isinstance(plan, Exception):

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 import pytest
 
 from agent import errors
-from agent.backends.base import RunsOn
+from agent.backends.base import BackendSettings, RunsOn
 from agent.images.detection import Region, StageTimes
 from agent.workers.link import (
     MAX_DESCRIPTORS,
     MAX_SENTENCE,
     Answer,
     Detect,
+    Ends,
     Link,
     Message,
     Open,
@@ -45,12 +46,14 @@ ANSWER = Answer(
 @pytest.mark.parametrize(
     "message",
     [
-        Open("/packages/bolt", 4, 2),
+        Open("/packages/bolt", BackendSettings(4, "cuda", gpu_memory_limit=1 << 30), 2),
         Detect(2**40, 1, 4096, 64, 12288, None, None),
         Detect(0, 0, 64, 64, 192, 2**62, 5),
         Detect(1, 0, 64, 64, 192, None, None, (), False, 0.62),
         Progress("building TensorRT engine, 40 %"),
         Opened(RunsOn("ONNX Runtime 1.23 on CPU", "CPU")),
+        Opened(RunsOn("ONNX Runtime 1.23", "CPU", "cuda", "There is no GPU.")),
+        Ends("its worker ended: the GPU failed"),
         ANSWER,
         Answer(1, False, 1.0, 0.0, 0.5, (), False, StageTimes()),
         Refused(None, "BadManifest", "manifest.json: it is odd."),

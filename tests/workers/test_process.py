@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.backends.base import BackendSettings
 from agent.errors import AnswerNotFinite, BadPackageFile, ImageRefused, LoadTimedOut, SegmentTruncated
 from agent.images.bitmap import BitmapLayout
 from agent.workers.handle import ImageToInspect, OpenSegment, WorkerDied
@@ -48,7 +49,7 @@ class Opened:
 def a_worker(package: Path, slots: int = 2) -> Iterator[Opened]:
     """Started; the test waits until it is open. Closed on leaving, however the test ends."""
     ended, progress = threading.Event(), list[str]()
-    worker = WorkerProcess(package, 1, slots, progress.append, ended.set)
+    worker = WorkerProcess(package, BackendSettings(), slots, progress.append, ended.set)
     try:
         yield Opened(worker, ended, progress)
     finally:
@@ -386,8 +387,9 @@ def test_a_worker_does_not_outlive_its_parent(packages: Path) -> None:
         """
         import sys, threading
         from pathlib import Path
+        from agent.backends.base import BackendSettings
         from agent.workers.process import WorkerProcess
-        worker = WorkerProcess(Path(sys.argv[1]), 1, 1, lambda text: None, lambda: None)
+        worker = WorkerProcess(Path(sys.argv[1]), BackendSettings(), 1, lambda text: None, lambda: None)
         worker.wait_until_open(60)
         print(worker.pid, flush=True)
         threading.Event().wait()
