@@ -47,7 +47,7 @@ class DeviceNotUsable(BadPackage):
     """The device, or the runtime for it, that is to run the models cannot be used; `reason` says what to do."""
 
     def __init__(self, device: str, reason: str) -> None:
-        super().__init__(f"Nothing runs on {device} here: {_one_line(reason)}.")
+        super().__init__(f"{device} cannot be used here: {_one_line(reason)}.")
         self.reason = reason
 
 

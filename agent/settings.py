@@ -208,8 +208,8 @@ class Settings:
     )
     device: str = _setting(
         _one_of(*DEVICES),
-        "What models run on. auto: TensorRT or CUDA where they are installed, else the CPU. A change is for workers that "
-        "start after it.",
+        "What models run on. auto: TensorRT or CUDA where they are installed, else the CPU. A change is for workers "
+        "that start after it.",
         AUTO,
         live=True,
     )

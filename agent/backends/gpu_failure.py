@@ -21,8 +21,8 @@ _REASONS = {
     3: "the GPU's driver was unloaded meanwhile; restart the agent",
     35: f"there is no NVIDIA driver, or one older than the runtime's CUDA; {_DRIVER}",
     46: "another process has the GPU for itself; end it, or set the GPU's compute mode to default",
-    100: "CUDA finds no GPU; check nvidia-smi, CUDA_VISIBLE_DEVICES, that a container was started with --gpus, and that "
-    "the agent's user is in the group video",
+    100: "CUDA finds no GPU; check nvidia-smi, CUDA_VISIBLE_DEVICES, that a container was started with --gpus, and "
+    "that the agent's user is in the group video",
     101: "there is no such GPU; check CUDA_VISIBLE_DEVICES",
     209: "this build of the runtime has no kernels for this GPU (no kernel image is available); on a Jetson use "
     "TensorRT or NVIDIA's own ONNX Runtime, else an onnxruntime-gpu that names the GPU's compute capability",

@@ -1,4 +1,4 @@
-"""Whether a model has room on the GPU, asked before it is loaded: better a refusal with figures than a failure halfway."""
+"""Whether a model has room on the GPU, asked before it is loaded: a refusal with figures, not a failure halfway."""
 
 from __future__ import annotations
 

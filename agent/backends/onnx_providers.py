@@ -7,6 +7,7 @@ ONNX Runtime itself only writes a line and runs on the CPU.
 from __future__ import annotations
 
 import ctypes
+from glob import glob
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,8 @@ PROVIDERS: dict[Device, tuple[str, ...]] = {
 _LIBRARIES = {CUDA: "libonnxruntime_providers_cuda.so", TENSORRT: "libonnxruntime_providers_tensorrt.so"}
 _SHARED = "libonnxruntime_providers_shared.so"
 """What both are linked against without saying so."""
+CUDA_FOLDERS = ("/usr/local/cuda*/lib64", "/usr/local/cuda*/targets/*/lib")
+"""Where NVIDIA's installers put CUDA, as patterns."""
 _CPU_PACKAGE, _GPU_PACKAGE = "onnxruntime", "onnxruntime-gpu"
 
 
@@ -113,7 +116,8 @@ def _is_installed(distribution: str) -> bool:
 def _other_releases(library: str) -> list[str]:
     """Libraries of the same name and another number where CUDA is usually kept: `libcudart.so.12` for `.13`."""
     stem = library.partition(".so")[0] + ".so."
-    folders = [*Path("/usr/local").glob("cuda*/lib64"), *Path("/usr/local").glob("cuda*/targets/*/lib")]
-    names = {path.name for folder in folders for path in folder.glob(f"{stem}*")}
+    # Patterns from the root: Path.glob takes none.
+    found = [path for folder in CUDA_FOLDERS for path in glob(f"{folder}/{stem}*")]  # noqa: PTH207
+    names = {Path(path).name for path in found}
     # `libcudart.so.12` and not the files that it leads to.
     return sorted(name for name in names if name != library and name.count(".") == library.count("."))

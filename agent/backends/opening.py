@@ -73,11 +73,11 @@ def open_backend(
 def devices_to_try(settings: BackendSettings) -> tuple[Device, ...]:
     """The devices that may run a model, the one that is wanted first; at least one."""
     wanted = settings.device
+    if wanted != "auto" and not settings.allows_fallback:
+        return (wanted,)
     installed = tuple(device for device in BEST_FIRST if device == "cpu" or _is_installed(device))
     if wanted == "auto":
         return installed if settings.allows_fallback else installed[:1]
-    if not settings.allows_fallback:
-        return (wanted,)
     after = BEST_FIRST.index(wanted) + 1 if wanted in BEST_FIRST else 1  # ONNX Runtime's TensorRT: as TensorRT
     return (wanted, *(device for device in BEST_FIRST[after:] if device in installed))
 

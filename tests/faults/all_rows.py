@@ -26,6 +26,7 @@ for module in (
     "surroundings_secrets",
     "surroundings_code",
     "surroundings_workers",
+    "devices",
     "settings",
     "settings_live",
     "soak",

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from agent.packages.manifest import Cover
-from agent.workbench.importers.graph_rewiring import expose
 from agent.workbench.importers.graph_front import front_of
+from agent.workbench.importers.graph_rewiring import expose
 from agent.workbench.importers.graph_walk import Graph, is_maximum_of
 
 

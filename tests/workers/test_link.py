@@ -82,14 +82,14 @@ def test_descriptors_arrive_in_order_open_and_closed_on_exec(ends: tuple[Link, L
     for number, descriptor in enumerate(sent):
         os.write(descriptor, bytes([number]))
         os.set_inheritable(descriptor, True)
-    ours.send(Open("/p", 1, len(sent) // 2), sent)
+    ours.send(Open("/p", BackendSettings(), len(sent) // 2), sent)
     for descriptor in sent:
         os.close(descriptor)
     received = theirs.receive()
     assert received is not None
     message, descriptors = received
     try:
-        assert message == Open("/p", 1, len(sent) // 2)
+        assert message == Open("/p", BackendSettings(), len(sent) // 2)
         assert [os.pread(descriptor, 2, 0) for descriptor in descriptors] == [bytes([n]) for n in range(len(sent))]
         assert all(fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC for descriptor in descriptors)
     finally:

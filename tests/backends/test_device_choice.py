@@ -1,0 +1,193 @@
+"""Which device a model runs on, whatever is installed: the one asked for, or one that is told, or none."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+import pytest
+
+from agent.backends import onnx_runtime, opening
+from agent.backends.base import BackendSettings, RunsOn, WantedDevice
+from agent.backends.opening import devices_to_try
+from agent.errors import BadPackage, DeviceNotUsable, GpuFailed, ModelDoesNotFit, NoDeviceRunsModel, Refusal
+from agent.packages.package import read_package
+from agent.pipeline import Pipeline
+from agent.settings import DEVICES, Settings, device_of
+from tests.support.packages import changed, darkness_model, grey, make_package
+from tests.support.pretended_gpu import GPU, SURROUNDINGS, pretend
+from tests.support.wrong_devices import CASES, Case
+
+CUDA_ALONE = BackendSettings(device="cuda")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_package(tmp_path_factory.mktemp("package") / "dark", any_size=False)
+
+
+@pytest.fixture(autouse=True)
+def without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine has."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(opening, "find_spec", lambda name: None if name == "tensorrt" else find_spec(name))
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.delitem(sys.modules, "agent.backends.tensorrt", raising=False)
+
+
+def settings_of(case: Case) -> BackendSettings:
+    device, allows_fallback = device_of(Settings(device=case.device, fallback=case.fallback), "any")
+    return BackendSettings(device=device, allows_fallback=allows_fallback)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_device_runs_the_model_or_says_why_not(case: Case, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(case.installed, monkeypatch.setattr)
+    settings = settings_of(case)
+    if case.runs_on is None:
+        with pytest.raises(BadPackage if case.installed != "memory full" else Refusal) as refusal:
+            Pipeline(read_package(package), settings)
+        said = str(refusal.value)
+    else:
+        pipeline = Pipeline(read_package(package), settings)
+        pipeline.self_test()
+        runs_on, said = pipeline.runs_on, str(pipeline.runs_on)
+        assert runs_on.device == case.runs_on
+        assert runs_on.instead_of == (devices_to_try(settings)[0] if case.says else "")
+    assert case.says in said
+    assert "\n" not in said and "/onnxruntime_src" not in said and "hostname" not in said
+
+
+def test_every_kind_of_surroundings_is_tried() -> None:
+    assert {case.installed for case in CASES} == set(SURROUNDINGS)
+
+
+def test_the_devices_of_the_settings_are_those_of_the_backends() -> None:
+    assert {word for words in get_args(WantedDevice) for word in get_args(words)} == set(DEVICES)
+    assert set(opening.RUNTIME_OF) == set(DEVICES) - {"auto"}
+
+
+# --- which devices are tried
+
+
+def test_a_named_device_is_the_only_one_unless_fallback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend("working", monkeypatch.setattr)
+    assert devices_to_try(BackendSettings(device="tensorrt")) == ("tensorrt",)
+    assert devices_to_try(BackendSettings(device="tensorrt", allows_fallback=True)) == ("tensorrt", "cuda", "cpu")
+    assert devices_to_try(BackendSettings(device="cuda", allows_fallback=True)) == ("cuda", "cpu")
+    assert devices_to_try(BackendSettings(device="cpu", allows_fallback=True)) == ("cpu",)
+    through = BackendSettings(device="onnxruntime-tensorrt", allows_fallback=True)
+    assert devices_to_try(through) == ("onnxruntime-tensorrt", "cuda", "cpu")
+
+
+def test_auto_tries_what_is_installed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = BackendSettings(device="auto", allows_fallback=True)
+    assert devices_to_try(auto) == ("cpu",)
+    pretend("working", monkeypatch.setattr)
+    assert devices_to_try(auto) == ("cuda", "cpu")
+    monkeypatch.setattr(opening, "find_spec", lambda name: object())
+    assert devices_to_try(auto) == ("tensorrt", "cuda", "cpu")
+    assert devices_to_try(replace(auto, allows_fallback=False)) == ("tensorrt",)
+
+
+def test_a_model_that_does_not_fit_its_manifest_is_tried_on_no_other_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = make_package(
+        tmp_path / "p", change=lambda manifest: changed(manifest, outputs=changed(manifest.outputs, score="heat"))
+    )
+    pretend("working", monkeypatch.setattr)
+    with pytest.raises(ModelDoesNotFit):
+        Pipeline(read_package(package), BackendSettings(device="auto", allows_fallback=True))
+
+
+def test_where_no_device_runs_the_model_each_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = darkness_model()
+    model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(np.array([7], np.int64), "channels"))  # no axis 7
+    package = make_package(tmp_path / "p", model=model)
+    pretend("no driver", monkeypatch.setattr)
+    with pytest.raises(
+        NoDeviceRunsModel, match=r"\[cuda\] CUDA cannot be used .*\[cpu\] ONNX Runtime .* could not load"
+    ):
+        Pipeline(read_package(package), BackendSettings(device="cuda", allows_fallback=True))
+
+
+def test_what_stands_in_for_another_device_says_so() -> None:
+    runs_on = RunsOn("ONNX Runtime 1.31.1", "CPU", "cuda", "CUDA cannot be used here: there is no GPU")
+    assert str(runs_on) == "ONNX Runtime 1.31.1 on CPU, instead of cuda: CUDA cannot be used here: there is no GPU"
+
+
+# --- on the GPU
+
+
+def test_options_keep_cuda_small_and_within_its_limit(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend("working", monkeypatch.setattr)
+    pipeline = Pipeline(read_package(package), replace(CUDA_ALONE, gpu_memory_limit=1 << 30))
+    assert pipeline._backend._session.asked_for == {  # type: ignore[attr-defined]
+        "CUDAExecutionProvider": {
+            "arena_extend_strategy": "kSameAsRequested",
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "cudnn_conv_use_max_workspace": "0",
+            "gpu_mem_limit": str(1 << 30),
+        },
+        "CPUExecutionProvider": {},
+    }
+
+
+def test_a_limit_below_what_the_model_needs_is_refused_with_figures(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("working", monkeypatch.setattr)
+    with pytest.raises(Refusal, match=r"needs about 256 MiB of GPU memory, and 64 MiB may be taken\. Stop a model"):
+        Pipeline(read_package(package), replace(CUDA_ALONE, gpu_memory_limit=64 << 20))
+
+
+def test_a_run_that_breaks_the_gpu_ends_with_gpu_failed(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("working", monkeypatch.setattr, tmp_path)
+    pipeline = Pipeline(read_package(package), CUDA_ALONE)
+    (tmp_path / "sticky").touch()
+    with pytest.raises(GpuFailed) as failure:
+        pipeline.detect(grey(51))
+    assert str(failure.value) == (
+        "The GPU failed (a kernel read or wrote beyond its memory (CUDA failure 700)); a new worker takes over."
+    )
+
+
+def test_a_gpu_that_fails_while_the_model_is_opened_is_not_usable(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("working", monkeypatch.setattr, tmp_path)
+    (tmp_path / "sticky").touch()
+    with pytest.raises(DeviceNotUsable, match=r"CUDA cannot be used here: a kernel read or wrote beyond its memory"):
+        Pipeline(read_package(package), CUDA_ALONE)
+
+
+def test_an_error_of_the_model_is_no_error_of_the_gpu(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend("working", monkeypatch.setattr)
+    backend = Pipeline(read_package(package), CUDA_ALONE)._backend
+    with pytest.raises(Exception, match="size of numpy arrays does not match") as error:
+        backend.run({"image": np.zeros((1, 2, 2, 2), np.uint8)})
+    assert not isinstance(error.value, GpuFailed)
+
+
+def test_buffers_of_runs_at_once_do_not_mix(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend("working", monkeypatch.setattr)
+    pipeline = Pipeline(read_package(package), CUDA_ALONE)
+    assert isinstance(pipeline._backend, onnx_runtime.OnnxRuntimeBackend)
+    with ThreadPoolExecutor(4) as threads:
+        scores = list(threads.map(lambda value: pipeline.detect(grey(value)).score, range(0, 256, 2)))
+    assert scores == pytest.approx([1 - value / 255 for value in range(0, 256, 2)], abs=1e-4)
+    assert 1 <= len(pipeline._backend._bound._idle) <= 4  # type: ignore[union-attr]
+
+
+def test_the_gpu_is_named(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend("working", monkeypatch.setattr)
+    assert str(Pipeline(read_package(package), CUDA_ALONE).runs_on).endswith(f" on {GPU}")
