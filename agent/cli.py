@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "tell what a package or an ONNX file is",
     "verify": "check a package: files, model, self-test",
     "evaluate": "tell how good a model is, on labelled images",
+    "doctor": "tell what this device can run models on, and what to do about the rest",
     "detect": "inspect images with a package, without a server",
     "tune": "set the threshold of a model on this device, from labelled images or by hand",
     "greengrass": "components, deployments and recipe checks for AWS IoT Greengrass",

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.device_flags import FLAGS, add_setting_flags, backend_settings, settings_given
+
 if TYPE_CHECKING:
     from agent.pipeline import Pipeline
 
@@ -14,13 +16,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("package", type=Path, metavar="PACKAGE", help="a package: folder or ZIP")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files (PNG, JPEG, ...)")
+    add_setting_flags(parser, *FLAGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspects every image; 1 where one of them got no answer."""
     from tabulate import tabulate
 
-    from agent.backends.base import BackendSettings
     from agent.errors import Refusal
     from agent.packages.archive import opened_package
     from agent.pipeline import Pipeline
@@ -28,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows: list[tuple[str, ...]] = []
     failures = 0
     with opened_package(arguments.package) as package:
-        pipeline = Pipeline(package, BackendSettings())
+        pipeline = Pipeline(package, backend_settings(settings_given(arguments, *FLAGS)))
         for path in arguments.images:
             try:
                 rows.append((path.name, *_inspected(path, pipeline)))

@@ -10,17 +10,17 @@ import sys
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from agent.commands.device_flags import backend_settings
 from agent.errors import Refusal
 from agent.greengrass.followed_settings import FollowedSettings
 from agent.greengrass.nucleus import Nucleus, nucleus_of
-from agent.settings import Settings, device_of, environment_name_of, flag_of, given_values, kind_of
+from agent.settings import Settings, environment_name_of, flag_of, given_values, kind_of
 
 if TYPE_CHECKING:
     import grpc
 
-    from agent.backends.base import BackendSettings
     from agent.models.fleet import Fleet
     from agent.models.keeper import ModelSettings
     from agent.models.served_model import OnChange
@@ -199,11 +199,11 @@ def _make_fleet(followed: FollowedSettings, on_change: OnChange) -> Fleet:
     from agent.models.wanted import WantedModels
     from agent.workers.process import WorkerProcess
 
-    settings, processors = followed.in_force, len(os.sched_getaffinity(0))
+    settings = followed.in_force
     return Fleet(
         lambda record, slots, on_progress, on_end: WorkerProcess(
             Path(record.path),
-            _backend_settings(followed.in_force, record.component, processors),
+            backend_settings(followed.in_force, record.component),
             slots,
             on_progress,
             on_end,
@@ -212,18 +212,6 @@ def _make_fleet(followed: FollowedSettings, on_change: OnChange) -> Fleet:
         WantedModels(settings.registry / WANTED),
         auto_start=settings.auto_start,
         on_change=on_change,
-    )
-
-
-def _backend_settings(settings: Settings, component: str, processors: int) -> BackendSettings:
-    from agent.backends.base import BackendSettings, WantedDevice
-
-    device, allows_fallback = device_of(settings, component)
-    return BackendSettings(
-        settings.threads or processors,
-        cast(WantedDevice, device),  # checked when the setting was read
-        allows_fallback,
-        settings.gpu_memory_limit << 20,
     )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from agent.commands.device_flags import FLAGS, add_setting_flags, backend_settings, settings_given
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("package", type=Path, metavar="PACKAGE", help="a package: folder or ZIP")
+    add_setting_flags(parser, *FLAGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from agent.backends.base import BackendSettings
     from agent.packages.archive import opened_package
     from agent.pipeline import Pipeline
 
@@ -21,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
         manifest = package.manifest
         size = "any size" if manifest.image.any_size else f"{manifest.image.width} x {manifest.image.height}"
         print(f"{manifest.model.name} {manifest.model.version}: {manifest.task}, images {size}")
-        pipeline = Pipeline(package, BackendSettings())
+        pipeline = Pipeline(package, backend_settings(settings_given(arguments, *FLAGS)))
         print(f"{len(manifest.files)} files as listed, {sum(file.size for file in manifest.files):,} bytes")
         print(f"loaded: {pipeline.runs_on}\n")
         rows = [

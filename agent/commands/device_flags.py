@@ -1,0 +1,46 @@
+"""What a model runs on, for commands that open packages: spelled and decided as for `edge-agent serve`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import fields
+from typing import TYPE_CHECKING, cast
+
+from agent.settings import Settings, device_of, environment_name_of, flag_of, kind_of, read_settings
+
+if TYPE_CHECKING:
+    from agent.backends.base import BackendSettings
+
+FLAGS = ("device", "fallback", "gpu_memory_limit")
+
+
+def add_setting_flags(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Flags for these settings, with the sentences of the settings."""
+    for setting in fields(Settings):
+        if setting.name in names:
+            sentence = f"{setting.metadata['sentence']} Allowed: {kind_of(setting).allowed}."
+            environment = environment_name_of(setting.name)
+            parser.add_argument(
+                flag_of(setting.name),
+                metavar=setting.name.upper().rpartition("_")[2],
+                help=f"{sentence} Environment: {environment}.".replace("%", "%%"),
+            )
+
+
+def settings_given(arguments: argparse.Namespace, *names: str) -> Settings:
+    """The settings of these flags and of the environment. Raises BadSetting or UnknownSetting."""
+    return read_settings({name: getattr(arguments, name) for name in names}, os.environ, None)
+
+
+def backend_settings(settings: Settings, component: str = "") -> BackendSettings:
+    """How a model component may use the device."""
+    from agent.backends.base import BackendSettings, WantedDevice
+
+    device, allows_fallback = device_of(settings, component)
+    return BackendSettings(
+        settings.threads or len(os.sched_getaffinity(0)),
+        cast(WantedDevice, device),  # checked when the setting was read
+        allows_fallback,
+        settings.gpu_memory_limit << 20,
+    )

@@ -1,0 +1,1 @@
+"""What this device can run models on. Imports nothing that the device half has not."""

@@ -1,0 +1,74 @@
+"""Whether this user may do what the agent does: serve at its socket, and read and write its registry."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+from pathlib import Path
+
+from agent.settings import Settings
+from agent.workbench.doctor.finding import Finding
+
+
+def access_findings(settings: Settings) -> list[Finding]:
+    return [_user(), _socket(Path(settings.socket.removeprefix("unix://"))), _registry(settings.registry)]
+
+
+def _user() -> Finding:
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's
+        name = str(os.geteuid())
+    return Finding("user", f"{name}, groups {', '.join(sorted(map(_group, {os.getegid(), *os.getgroups()})))}")
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _socket(path: Path) -> Finding:
+    if not path.exists():
+        return _place("socket", path, path.parent, f"{path} is free")
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        todo = "move it away, or name another socket"
+        return Finding("socket", f"{path} is there and no socket", "problem", todo)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(1.0)
+        try:
+            client.connect(str(path))
+        except PermissionError:
+            todo = "use a user of the socket's group (setting socket_group)"
+            return Finding("socket", f"this user may not call {path}", "note", todo)
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:
+                return _place("socket", path, path.parent, f"{path} was left behind; an agent that starts replaces it")
+            return Finding("socket", f"{path} does not answer: {error.strerror}", "note", "restart the agent")
+    return Finding("socket", f"an agent serves {path}")
+
+
+def _registry(path: Path) -> Finding:
+    if path.is_dir():
+        records = len(list(path.glob("*.json"))) if os.access(path, os.R_OK) else 0
+        return _place("registry", path, path, f"{path}, {records} models registered")
+    if path.exists():
+        todo = "name another one, or remove what lies there"
+        return Finding("registry", f"{path} is no directory", "problem", todo)
+    above = next(parent for parent in path.parents if parent.exists())
+    return _place("registry", path, above, f"{path} is not there yet; it is made with the first model")
+
+
+def _place(topic: str, path: Path, folder: Path, what: str) -> Finding:
+    """`what`, where this user may write into `folder`."""
+    if not folder.is_dir():
+        return Finding(topic, f"{path} cannot be: {folder} is no directory", "problem", f"make it: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        todo = f"run as the agent's user, or let this one write into {folder}"
+        return Finding(topic, f"{path} cannot be written by this user", "problem", todo)
+    return Finding(topic, what)
