@@ -2,17 +2,22 @@
 PYTHON ?= python3
 VENV   := .venv
 WIRE   := .venv-wire
+VENV_GPU := .venv-gpu
+# What `make gpu-check` checks, and the extras that it is installed with: a Jetson has its own TensorRT, so that
+# `make gpu-check DEVICE=tensorrt RUNTIME=cpu` is right there.
+DEVICE ?= cuda
+RUNTIME ?= gpu
 BIN    := $(VENV)/bin
 MINUTES ?= 10
 # Many tests wait for processes: two at a time take little more than half as long. More than four disturb each other.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 PIP    := -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo test faults soak bench check wire clean
+.PHONY: help demo test faults soak bench gpu-check check wire clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: $(VENV)/installed  ## draw parts, fit a model on good ones, serve it, inspect more, one picture of it all
 	$(BIN)/edge-agent demo --output demo
@@ -29,6 +34,9 @@ soak: $(VENV)/installed  ## load for MINUTES minutes, watching memory, descripto
 bench: $(VENV)/installed $(if $(PEERS),$(VENV)/peers)  ## what serving costs against a bare loop; PEERS=1: and against FastAPI
 	$(BIN)/python -m benchmarks.serving $(if $(PEERS),--peers) $(if $(QUICK),--quick)
 
+gpu-check: $(VENV_GPU)/installed  ## what the agent does on this machine's GPU, into docs/gpu-checks.md; DEVICE=cuda RUNTIME=gpu
+	$(VENV_GPU)/bin/python -m benchmarks.gpu_check --device $(DEVICE) --record docs/gpu-checks.md $(if $(PACKAGES),--packages $(PACKAGES)) $(if $(QUICK),--quick)
+
 check: $(VENV)/installed  ## style, types, the import ladder
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -40,13 +48,20 @@ wire: $(VENV)/installed $(WIRE)/installed  ## generate what is derived: stubs, t
 	$(BIN)/python docs/generate.py .
 
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) $(WIRE) demo build dist
+	rm -rf $(VENV) $(WIRE) $(VENV_GPU) demo build dist
 
 # The stamps are older than pyproject.toml when it has changed: then the environment is brought up to date.
 $(VENV)/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) --upgrade 'pip>=25.1'
 	$(BIN)/python $(PIP) --editable '.[cpu,greengrass,workbench]' --group dev
+	touch $@
+
+# With the system's packages: JetPack's TensorRT is one of them.
+$(VENV_GPU)/installed: pyproject.toml Makefile
+	$(PYTHON) -m venv --system-site-packages $(VENV_GPU)
+	$(VENV_GPU)/bin/python $(PIP) --upgrade 'pip>=25.1'
+	$(VENV_GPU)/bin/python $(PIP) --editable '.[$(RUNTIME),workbench]' --group test
 	touch $@
 
 $(VENV)/peers: $(VENV)/installed

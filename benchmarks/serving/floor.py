@@ -22,6 +22,8 @@ from benchmarks.serving.segment import picture_in_segment
 
 FACTOR = (1 / 255 / np.array(STD)).astype(np.float32)[:, None, None]
 OFFSET = (-np.array(MEAN) / np.array(STD)).astype(np.float32)[:, None, None]
+PROVIDER = "BENCHMARK_PROVIDER"
+"""Variable of the environment: the execution provider of the bare loop, where it is not the CPU's."""
 PALETTE = np.array([[255, 255, 255], [35, 164, 54]], np.uint8)
 
 
@@ -43,11 +45,13 @@ def bare_loop(order: Order) -> Iterator[MakeCall]:
 @cache
 def open_session(model: str) -> onnxruntime.InferenceSession:
     """The graph in that file: threads = cores, no spinning."""
+    if PROVIDER in os.environ:
+        onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=[os.environ.get(PROVIDER, "CPUExecutionProvider")])
 
 
 def inspect(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8]) -> Verdict:

@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.backends.cuda_runtime import CudaError, CudaNotUsable, open_cuda_runtime
 from agent.workbench.doctor.finding import Finding
 
-JETPACK_OF_L4T = {"35": "5", "36": "6", "38": "7", "39": "7"}
+JETPACK_OF_L4T = {"35": "5", "36": "6", "38": "7"}
 """Major release of Jetson Linux to that of JetPack."""
 OLDEST_JETPACK = 6
 """JetPack 5's Python (3.8) is too old for the agent."""
@@ -36,9 +36,10 @@ def _jetson(root: Path) -> list[Finding]:
     board = _text(root / "proc/device-tree/model").strip("\0\n") or "a Jetson"
     found = re.search(r"R(\d+).*?REVISION: ([\d.]+)", release)
     major, revision = (found[1], found[2]) if found else ("?", "?")
-    jetpack = JETPACK_OF_L4T.get(major, "?")
-    what = f"{board}, Jetson Linux {major}.{revision} (JetPack {jetpack}), Python {platform.python_version()}"
-    if jetpack.isdigit() and int(jetpack) < OLDEST_JETPACK:
+    jetpack = JETPACK_OF_L4T.get(major)
+    named = f" (JetPack {jetpack})" if jetpack else ""
+    what = f"{board}, Jetson Linux {major}.{revision}{named}, Python {platform.python_version()}"
+    if jetpack and int(jetpack) < OLDEST_JETPACK:
         return [Finding("Jetson", what, "problem", "flash JetPack 6 or newer: the agent needs Python 3.10")]
     return [Finding("Jetson", what)]
 

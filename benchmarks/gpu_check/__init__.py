@@ -1,0 +1,1 @@
+"""`make gpu-check`: what the agent does on this machine's GPU, shown by doing it."""
