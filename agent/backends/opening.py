@@ -61,7 +61,6 @@ def open_backend(
             file, backend_class = backend_for(files, device)
             backend = backend_class(model_of(file), replace(settings, device=device))
         except _ANOTHER_MAY_DO as refusal:
-            log.warning("%s: %s", device, refusal)
             refusals[device] = refusal
         else:
             return backend, _told(backend, refusals)

@@ -29,8 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     rows: list[tuple[str, ...]] = []
     failures = 0
+    settings = backend_settings(settings_given(arguments, *FLAGS))
     with opened_package(arguments.package) as package:
-        pipeline = Pipeline(package, backend_settings(settings_given(arguments, *FLAGS)))
+        pipeline = Pipeline(package, settings)
         for path in arguments.images:
             try:
                 rows.append((path.name, *_inspected(path, pipeline)))

@@ -19,11 +19,12 @@ def run(arguments: argparse.Namespace) -> int:
     from agent.packages.archive import opened_package
     from agent.pipeline import Pipeline
 
+    settings = backend_settings(settings_given(arguments, *FLAGS))
     with opened_package(arguments.package) as package:
         manifest = package.manifest
         size = "any size" if manifest.image.any_size else f"{manifest.image.width} x {manifest.image.height}"
         print(f"{manifest.model.name} {manifest.model.version}: {manifest.task}, images {size}")
-        pipeline = Pipeline(package, backend_settings(settings_given(arguments, *FLAGS)))
+        pipeline = Pipeline(package, settings)
         print(f"{len(manifest.files)} files as listed, {sum(file.size for file in manifest.files):,} bytes")
         print(f"loaded: {pipeline.runs_on}\n")
         rows = [
