@@ -96,6 +96,8 @@ class Keeper:
         self._leaving = False
         self._opening: WorkerHandle | None = None
         self._deaths: deque[float] = deque()
+        self._why = WorkerDied.UNEXPECTEDLY
+        """Why the last worker ended."""
         self._complaint = ""
         """Why the version that is wanted does not serve; goes after what people are told of the one that does."""
         self._again_at = math.inf
@@ -225,15 +227,16 @@ class Keeper:
     def _replace_dead_worker(self) -> None:
         now = time.monotonic()
         dead = self._post.relieve(None)
-        why = dead.worker.why_ended if dead else WorkerDied.UNEXPECTEDLY
+        if dead is not None:
+            self._why = dead.worker.why_ended
         self._post.dismiss(dead)
         self._deaths.append(now)
         while self._deaths[0] < now - DEATHS_WINDOW:
             self._deaths.popleft()
         count = len(self._deaths)
         if count > DEATHS_ALLOWED:
-            raise _CrashedTooOften(count, why)
-        self._reports.says(f"restarting: {why}{self._complaint}")
+            raise _CrashedTooOften(count, self._why)
+        self._reports.says(f"restarting: {self._why}{self._complaint}")
         with self._events:
             # Waits for the back-off, or for being told to leave.
             self._events.wait_for(lambda: self._leaving, BACK_OFF[min(count, len(BACK_OFF)) - 1])
@@ -248,6 +251,7 @@ class Keeper:
                 self._open_and_take_over(self._next_record())  # a deployment has replaced the package
         except (WorkerDied, OSError) as error:  # it counts as one more death; the next event is that there is no worker
             log.warning("model %s: the new worker did not come up (%s)", self._component, error)
+            self._why = str(error) if isinstance(error, WorkerDied) else WorkerDied.UNEXPECTEDLY
 
     def _update(self) -> None:
         """A new record: its worker takes over, and the old version serves on if it cannot."""

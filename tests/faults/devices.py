@@ -91,10 +91,10 @@ def missing_devices(run: Run) -> None:
 def outcome_of(case: Case, folder: Path) -> str:
     """Starts a model in an agent on the device that the case tells of."""
     flags = ("--model-devices", f"{VICTIM}={case.device}", "--fallback", case.fallback)
-    with AgentProcess(*flags, environment=pretended_gpu(case.installed)) as agent:
-        agent.register(VICTIM, make_package(folder, task="classification"))
+    agent = AgentProcess(*flags, environment=pretended_gpu(case.installed))
+    agent.register(VICTIM, make_package(folder, task="classification"))
+    with agent:
         stub = agent.stub()
-        wait_for("the model to be known", lambda: VICTIM in agent.log_text())
         stub.StartModel(wire.StartModelRequest(model_component=VICTIM))
         wait_for("it to be loaded, or not", lambda: status(stub, VICTIM) in (wire.RUNNING, wire.FAILED))
         message = describe(stub, VICTIM).status_message

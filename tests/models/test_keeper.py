@@ -139,6 +139,15 @@ def test_a_caller_that_left_at_a_death_is_not_tried_again(bench: Bench) -> None:
     assert bench.workers.calls == 1
 
 
+def test_people_are_told_why_a_worker_ended_where_it_could_say(bench: Bench) -> None:
+    gate = bench.gate()
+    bench.workers.next.extend([Plan(), Plan(may_open=gate)])
+    model = bench.running()
+    bench.workers.number(0).why_ended = "its worker ended: the GPU failed"
+    bench.workers.number(0).die()
+    says(model, "restarting: its worker ended: the GPU failed")
+
+
 def test_a_model_whose_workers_keep_dying_is_failed_and_no_other_model_notices(bench: Bench) -> None:
     """Row D5 in short. The back-off between the deaths makes it last a few seconds."""
     fleet = Fleet(bench.workers, SETTINGS)
@@ -161,7 +170,8 @@ def test_a_model_whose_workers_keep_dying_is_failed_and_no_other_model_notices(b
             assert time.monotonic() - begin < PATIENCE
             wait([waiting], 0.01)  # no busy loop: what the agent uses is measured below
         assert fleet.describe("model").status is FAILED
-        assert f"ended {DEATHS_ALLOWED + 1} times within 60 s" in fleet.describe("model").message
+        said = f"ended {DEATHS_ALLOWED + 1} times within 60 s, at last: its worker ended while it was loading the model"
+        assert said in fleet.describe("model").message
         assert time.monotonic() - begin > 3  # restarts back off
         assert time.process_time() - used < 3
         with pytest.raises(ModelNotRunning):

@@ -27,6 +27,7 @@ from agent.workers.process import WorkerProcess
 from agent.workers.slots import make_slots
 from tests.support.agent_process import PATIENCE, processor_time, segment, wait_for
 from tests.support.packages import HEIGHT, WIDTH, constant_score_model, grey, make_package, slow_model
+from tests.support.pretended_gpu import GPU, pretended_gpu
 
 SIZE = WIDTH * HEIGHT * 3
 LAYOUT = BitmapLayout.of(WIDTH, HEIGHT, SIZE)
@@ -45,11 +46,14 @@ class Opened:
         return self.worker.detect(slot, ImageToInspect(LAYOUT, pixels.tobytes()), limit)
 
 
+ON_CPU = BackendSettings()
+
+
 @contextmanager
-def a_worker(package: Path, slots: int = 2) -> Iterator[Opened]:
+def a_worker(package: Path, slots: int = 2, settings: BackendSettings = ON_CPU) -> Iterator[Opened]:
     """Started; the test waits until it is open. Closed on leaving, however the test ends."""
     ended, progress = threading.Event(), list[str]()
-    worker = WorkerProcess(package, BackendSettings(), slots, progress.append, ended.set)
+    worker = WorkerProcess(package, settings, slots, progress.append, ended.set)
     try:
         yield Opened(worker, ended, progress)
     finally:
@@ -124,6 +128,20 @@ def test_a_worker_that_is_killed_while_it_opens_has_died(packages: Path) -> None
             opened.worker.wait_until_open(PATIENCE)
         with pytest.raises(WorkerDied):
             opened.detect(grey(0))
+
+
+def test_a_worker_whose_gpu_fails_ends_and_tells_why(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in pretended_gpu("working", switches=tmp_path).items():
+        monkeypatch.setenv(name, value)
+    with a_worker(packages / "dark", settings=BackendSettings(device="cuda")) as opened:
+        assert opened.worker.wait_until_open(PATIENCE).device == GPU
+        (tmp_path / "sticky").touch()
+        with pytest.raises(WorkerDied, match=r"^its worker ended: the GPU failed \(a kernel read or wrote beyond"):
+            opened.detect(grey(0))
+        assert opened.ended.is_set()
+        assert opened.worker.why_ended.startswith("its worker ended: the GPU failed")
 
 
 def test_a_load_beyond_the_limit_ends_the_process(packages: Path) -> None:
