@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from agent.errors import NotEnoughMemory
-from agent.free_memory import available_memory
 from agent.models.keeper import ModelSettings
 from agent.models.lifecycle import ModelStatus
 from agent.models.memory import WORKER, needed_memory
@@ -23,11 +22,6 @@ def test_a_model_wants_a_worker_and_its_weights_twice_and_no_self_test_images(tm
     manifest = read_package(make_package(tmp_path / "p")).manifest
     (model,) = (file for file in manifest.files if file.runtime)
     assert needed_memory(manifest) == WORKER + 2 * model.size
-
-
-def test_what_is_available_is_some_of_what_there_is() -> None:
-    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    assert 0 < available_memory() <= total
 
 
 def test_a_start_without_enough_memory_is_refused_with_figures_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
