@@ -333,11 +333,20 @@ class NotEnoughGpuMemory(NotEnoughMemory):
         )
 
 
+class GpuMemoryFull(NotEnoughMemory):
+    """Raised where a run finds no room for its intermediate results; the next one may."""
+
+    def __init__(self) -> None:
+        Refusal.__init__(
+            self, "The GPU's memory is full; send fewer images at once, or stop a model that is not needed."
+        )
+
+
 class GpuFailed(Refusal):
     """An error of the GPU after which its process gets no right answer any more, and has to end."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"The GPU failed ({reason}); a new worker takes over.")
+        super().__init__(f"The GPU failed ({reason}); the process that used it has to end.")
         self.reason = reason
 
 

@@ -124,5 +124,6 @@ class Backend(Protocol):
 
         Raises:
             GpuFailed: this process can use the GPU no more.
+            GpuMemoryFull: there was no room on the GPU.
         """
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -28,7 +29,8 @@ class BoundRuns:
         except IndexError:
             buffer = onnxruntime.OrtValue.ortvalue_from_shape_and_type(self._like.shape, self._like.dtype, self._device)
         try:
-            buffer.update_inplace(image)
+            # It copies bytes as they lie, whatever the strides (a region of interest is a view).
+            buffer.update_inplace(np.ascontiguousarray(image))
             binding = self._session.io_binding()
             binding.bind_ortvalue_input(self._input, buffer)
             for name in self._outputs:

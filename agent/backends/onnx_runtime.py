@@ -29,7 +29,15 @@ from agent.backends.onnx_providers import (
     why_not_installed,
     why_not_loaded,
 )
-from agent.errors import DeviceNotUsable, GpuFailed, ModelDoesNotFit, ModelNotLoaded, NoMemoryToLoad, Refusal
+from agent.errors import (
+    DeviceNotUsable,
+    GpuFailed,
+    GpuMemoryFull,
+    ModelDoesNotFit,
+    ModelNotLoaded,
+    NoMemoryToLoad,
+    Refusal,
+)
 
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 """ONNX Runtime's names of the input types a package may have."""
@@ -75,9 +83,9 @@ class OnnxRuntimeBackend:
             return self._run(inputs)
         except Exception as error:
             failure = None if self._on == "cpu" else gpu_failure_in(str(error))
-            if failure is not None and failure.is_fatal:
-                raise GpuFailed(failure.reason) from None
-            raise
+            if failure is None:
+                raise
+            raise (GpuFailed(failure.reason) if failure.is_fatal else GpuMemoryFull()) from None
 
     def _run(self, inputs: Tensors) -> Tensors:
         if self._bound is not None:
@@ -88,6 +96,8 @@ class OnnxRuntimeBackend:
         """What to tell of an error while the model was opened."""
         if isinstance(error, GpuFailed):
             return DeviceNotUsable(DEVICE_NAMES[self._on], error.reason)
+        if isinstance(error, GpuMemoryFull):
+            return DeviceNotUsable(DEVICE_NAMES[self._on], "its memory is full; stop a model that is not needed")
         failure = None if self._on == "cpu" else gpu_failure_in(str(error))
         if failure is not None:
             return DeviceNotUsable(DEVICE_NAMES[self._on], failure.reason)

@@ -17,11 +17,19 @@ from agent.backends import onnx_runtime, opening
 from agent.backends.base import BackendSettings, RunsOn, WantedDevice
 from agent.backends.opening import devices_to_try
 from agent.backends.tensorrt_api import MODULES
-from agent.errors import BadPackage, DeviceNotUsable, GpuFailed, ModelDoesNotFit, NoDeviceRunsModel, Refusal
+from agent.errors import (
+    BadPackage,
+    DeviceNotUsable,
+    GpuFailed,
+    GpuMemoryFull,
+    ModelDoesNotFit,
+    NoDeviceRunsModel,
+    Refusal,
+)
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
 from agent.settings import DEVICES, Settings, device_of
-from tests.support.packages import changed, darkness_model, grey, make_package
+from tests.support.packages import HEIGHT, WIDTH, changed, darkness_model, grey, make_package
 from tests.support.pretended_gpu import GPU, SURROUNDINGS, pretend
 from tests.support.wrong_devices import CASES, Case
 
@@ -41,6 +49,16 @@ def without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in MODULES:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "agent.backends.tensorrt", raising=False)
+
+
+class Raises:
+    """In place of bound runs."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def run(self, image: object) -> None:
+        raise self._error
 
 
 def settings_of(case: Case) -> BackendSettings:
@@ -159,7 +177,8 @@ def test_a_run_that_breaks_the_gpu_ends_with_gpu_failed(
     with pytest.raises(GpuFailed) as failure:
         pipeline.detect(grey(51))
     assert str(failure.value) == (
-        "The GPU failed (a kernel read or wrote beyond its memory (CUDA failure 700)); a new worker takes over."
+        "The GPU failed (a kernel read or wrote beyond its memory (CUDA failure 700)); "
+        "the process that used it has to end."
     )
 
 
@@ -188,6 +207,29 @@ def test_buffers_of_runs_at_once_do_not_mix(package: Path, monkeypatch: pytest.M
         scores = list(threads.map(lambda value: pipeline.detect(grey(value)).score, range(0, 256, 2)))
     assert scores == pytest.approx([1 - value / 255 for value in range(0, 256, 2)], abs=1e-4)
     assert 1 <= len(pipeline._backend._bound._idle) <= 4  # type: ignore[union-attr]
+
+
+def test_a_part_of_an_image_goes_to_the_gpu_as_it_is(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend("working", monkeypatch.setattr)
+    backend = Pipeline(read_package(package), CUDA_ALONE)._backend
+    whole = np.random.default_rng(0).integers(0, 256, (1, 2 * HEIGHT, 2 * WIDTH, 3), np.uint8)
+    part = whole[:, ::2, 5 : 5 + WIDTH]
+    expected = 1 - part[0].astype(np.float32).mean(axis=2) / 255
+    np.testing.assert_allclose(backend.run({"image": part})["map"][0, 0], expected, atol=1e-5)
+
+
+def test_full_gpu_memory_refuses_a_call_and_no_more(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend("working", monkeypatch.setattr)
+    pipeline = Pipeline(read_package(package), CUDA_ALONE)
+    with monkeypatch.context() as full:
+        message = "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 4096"
+        full.setattr(pipeline._backend, "_bound", Raises(RuntimeError(message)))
+        with pytest.raises(GpuMemoryFull, match=r"^The GPU's memory is full; "):
+            pipeline.detect(grey(51))
+        full.setattr(onnx_runtime, "BoundRuns", lambda *others: Raises(RuntimeError(message)))
+        with pytest.raises(DeviceNotUsable, match=r"CUDA cannot be used here: its memory is full; stop a model"):
+            Pipeline(read_package(package), CUDA_ALONE)
+    assert pipeline.detect(grey(51)).score == pytest.approx(0.8, abs=1e-4)
 
 
 def test_the_gpu_is_named(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

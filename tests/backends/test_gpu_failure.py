@@ -7,7 +7,13 @@ import pytest
 from agent.backends.gpu_failure import gpu_failure_in
 from tests.support.pretended_gpu.sitecustomize import ILLEGAL_ACCESS, NO_KERNELS
 
+NO_GPU = (
+    "/onnxruntime_src/cuda_call.cc:154 [with ERRTYPE = cudaError; bool THRW = true] /onnxruntime_src/cuda_call.cc:146 "
+    "CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=h ; file=/x.cc ; expr=cudaSetDevice(0); "
+)
+"""As onnxruntime-gpu 1.31.1 says it."""
 FATAL = {
+    NO_GPU: "CUDA finds no GPU; check nvidia-smi",
     ILLEGAL_ACCESS: "CUDA failure 700",
     NO_KERNELS: "no kernel image is available",
     "CUDA failure 719: unspecified launch failure ; GPU=0 ; hostname=h ; file=/x.cc": "CUDA failure 719",

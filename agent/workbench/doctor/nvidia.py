@@ -16,6 +16,8 @@ from agent.workbench.doctor.finding import Finding
 
 JETPACK_OF_L4T = {"35": "5", "36": "6", "38": "7"}
 """Major release of Jetson Linux to that of JetPack."""
+DEVICE_FILES = ("nvidia[0-9]*", "nvhost-ctrl-gpu", "nvmap")
+"""Below /dev: of a GPU on a card, and of a Jetson's."""
 OLDEST_JETPACK = 6
 """JetPack 5's Python (3.8) is too old for the agent."""
 
@@ -78,7 +80,7 @@ def _cuda() -> Finding:
 
 def _device_files(root: Path) -> list[Finding]:
     """Whether this user may use the GPU: files that the group `video` (or `render`) owns on a Jetson."""
-    files = [*sorted((root / "dev").glob("nvidia[0-9]*")), *sorted((root / "dev").glob("nvhost-ctrl-gpu"))]
+    files = [file for name in DEVICE_FILES for file in sorted((root / "dev").glob(name))]
     closed = [file.name for file in files if not os.access(file, os.R_OK | os.W_OK)]
     if not closed:
         return []
