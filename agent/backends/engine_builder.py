@@ -7,10 +7,9 @@ from typing import Any
 
 from agent.backends.base import ModelToOpen
 from agent.backends.build_progress import BuildProgress
-from agent.backends.messages import without_path
+from agent.backends.messages import not_loaded, without_path
 from agent.backends.model_check import InputTensor, check_tensors
-from agent.backends.tensorrt_api import DTYPES, Precision, TensorRt
-from agent.errors import ModelNotLoaded
+from agent.backends.tensorrt_api import DTYPES, Precision, TensorRt, no_number
 
 OPTIMIZATION_LEVEL = 3
 """TensorRT's own default, stated because an engine depends on it: 5 tries more and takes several times as long."""
@@ -47,6 +46,7 @@ def build_engine(tensorrt: TensorRt, model: ModelToOpen, options: BuildOptions, 
     Raises:
         ModelDoesNotFit: the graph is not the one the manifest tells of.
         ModelNotLoaded: TensorRT cannot read the model, or cannot build it.
+        NoMemoryToLoad: that takes more memory than it may.
     """
     tensorrt.messages.forget()
     builder = tensorrt.module.Builder(tensorrt.messages.logger)
@@ -71,7 +71,7 @@ def build_engine(tensorrt: TensorRt, model: ModelToOpen, options: BuildOptions, 
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         reason = without_path(tensorrt.messages.cause, model.path)
-        raise ModelNotLoaded(tensorrt.name, f"no engine can be built of it; {INSTEAD}: {reason}")
+        raise not_loaded(tensorrt.name, f"no engine can be built of it; {INSTEAD}: {reason}")
     return BuiltEngine(
         memoryview(engine), memoryview(config.get_timing_cache().serialize()) if tensorrt.has_timing_cache else None
     )
@@ -84,7 +84,7 @@ def _parse(tensorrt: TensorRt, network: Any, model: ModelToOpen) -> None:
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     reason = without_path("; ".join(error.desc() for error in errors) or tensorrt.messages.cause, model.path)
-    raise ModelNotLoaded(tensorrt.name, f"it cannot read it; {INSTEAD}: {reason}")
+    raise not_loaded(tensorrt.name, f"it cannot read it; {INSTEAD}: {reason}")
 
 
 def _check(network: Any, model: ModelToOpen) -> int:
@@ -97,7 +97,8 @@ def _check(network: Any, model: ModelToOpen) -> int:
         )
         for tensor in tensors
     }
-    return check_tensors(inputs, [network.get_output(index).name for index in range(network.num_outputs)], model)
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    return check_tensors(inputs, {tensor.name: no_number(tensor.dtype) for tensor in outputs}, model)
 
 
 def _leave_out_other_outputs(network: Any, model: ModelToOpen) -> None:

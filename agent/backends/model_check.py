@@ -21,8 +21,8 @@ class InputTensor:
     """Sizes; a free one is its name, or None."""
 
 
-def check_tensors(inputs: Mapping[str, InputTensor], outputs: Iterable[str], model: ModelToOpen) -> int:
-    """How many images the graph takes at once.
+def check_tensors(inputs: Mapping[str, InputTensor], outputs: Mapping[str, str | None], model: ModelToOpen) -> int:
+    """How many images the graph takes at once. `outputs`: by name, what is no tensor of numbers in the runtime's words.
 
     Raises:
         ModelDoesNotFit: it takes or gives something else than the manifest says.
@@ -40,10 +40,11 @@ def check_tensors(inputs: Mapping[str, InputTensor], outputs: Iterable[str], mod
         raise ModelDoesNotFit(f"{has_shape}; the manifest gives {model.input_shape}")
     if model.any_size and any(size is not None for size in wanted[1:3]):
         raise ModelDoesNotFit(f"{has_shape}; the manifest promises images of any size")
-    given = list(outputs)
-    missing = [name for name in model.outputs if name not in given]
-    if missing:
-        raise ModelDoesNotFit(f"it gives {_names(given)}; the manifest reads '{missing[0]}'")
+    for name in model.outputs:
+        if name not in outputs:
+            raise ModelDoesNotFit(f"it gives {_names(outputs)}; the manifest reads '{name}'")
+        if outputs[name] is not None:
+            raise ModelDoesNotFit(f"'{name}' is {outputs[name]}; a tensor of numbers can be read")
     return wanted[0] or 1
 
 

@@ -18,8 +18,8 @@ import onnxruntime
 from agent.backends.base import DEVICE_NAMES, BackendSettings, Device, ModelToOpen, Tensors
 from agent.backends.cuda_runtime import CudaError, CudaNotUsable, CudaRuntime, open_cuda_runtime
 from agent.backends.gpu_failure import gpu_failure_in
-from agent.backends.gpu_memory import check_gpu_memory
-from agent.backends.messages import without_path
+from agent.backends.gpu_memory import MEMORY_IS_FULL, check_gpu_memory
+from agent.backends.messages import NOT_UTF8, not_loaded, without_path
 from agent.backends.model_check import InputTensor, check_tensors
 from agent.backends.onnx_binding import BoundRuns
 from agent.backends.onnx_providers import (
@@ -33,9 +33,7 @@ from agent.errors import (
     DeviceNotUsable,
     GpuFailed,
     GpuMemoryFull,
-    ModelDoesNotFit,
     ModelNotLoaded,
-    NoMemoryToLoad,
     Refusal,
 )
 
@@ -43,8 +41,6 @@ DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)
 """ONNX Runtime's names of the input types a package may have."""
 NUMBERS = re.compile(r"tensor\((bool|u?int(8|16|32|64)|float16|float|double)\)")
 """Its names of the output types that arrive as numbers: no texts, no lists, no bits of 8-bit floats."""
-NO_MEMORY = re.compile(r"std::bad_alloc|Failed to allocate memory|Unable to allocate")
-"""What C++, its arena and numpy say where memory is short."""
 
 
 class OnnxRuntimeBackend:
@@ -68,7 +64,7 @@ class OnnxRuntimeBackend:
         try:
             self.batch = self._check_tensors(model)
         except UnicodeDecodeError:  # ONNX Runtime does not mind, Python does
-            raise ModelNotLoaded(self.runtime, "a name in the graph is not UTF-8") from None
+            raise ModelNotLoaded(self.runtime, NOT_UTF8) from None
         self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
         image = np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)
         # Of images of any size there is no buffer to be kept.
@@ -97,25 +93,22 @@ class OnnxRuntimeBackend:
         if isinstance(error, GpuFailed):
             return DeviceNotUsable(DEVICE_NAMES[self._on], error.reason)
         if isinstance(error, GpuMemoryFull):
-            return DeviceNotUsable(DEVICE_NAMES[self._on], "its memory is full; stop a model that is not needed")
+            return DeviceNotUsable(DEVICE_NAMES[self._on], MEMORY_IS_FULL)
         failure = None if self._on == "cpu" else gpu_failure_in(str(error))
         if failure is not None:
             return DeviceNotUsable(DEVICE_NAMES[self._on], failure.reason)
-        if NO_MEMORY.search(str(error)):
-            return NoMemoryToLoad(self.runtime)
-        return ModelNotLoaded(self.runtime, f"{what}{without_path(str(error), model.path)}")
+        return not_loaded(self.runtime, f"{what}{without_path(str(error), model.path)}")
 
     def _check_tensors(self, model: ModelToOpen) -> int:
         inputs = {
             tensor.name: InputTensor(DTYPES.get(tensor.type, tensor.type), tensor.shape)
             for tensor in self._session.get_inputs()
         }
-        outputs = {tensor.name: tensor.type for tensor in self._session.get_outputs()}
-        batch = check_tensors(inputs, outputs, model)
-        for name in model.outputs:
-            if NUMBERS.fullmatch(outputs[name]) is None:
-                raise ModelDoesNotFit(f"'{name}' is {outputs[name]}; a tensor of numbers can be read")
-        return batch
+        outputs = {
+            tensor.name: None if NUMBERS.fullmatch(tensor.type) else tensor.type
+            for tensor in self._session.get_outputs()
+        }
+        return check_tensors(inputs, outputs, model)
 
 
 def provider_is_installed(device: Device) -> bool:

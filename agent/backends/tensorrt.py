@@ -11,10 +11,11 @@ from agent.backends.base import DEVICE_NAMES, BackendSettings, ModelToOpen, Tens
 from agent.backends.cuda_runtime import CudaError, CudaNotUsable, CudaRuntime, open_cuda_runtime
 from agent.backends.engine_source import EngineSource
 from agent.backends.gpu_failure import gpu_failure_in
-from agent.backends.gpu_memory import check_gpu_memory
+from agent.backends.gpu_memory import MEMORY_IS_FULL, check_gpu_memory
+from agent.backends.messages import NOT_UTF8
 from agent.backends.model_check import InputTensor, check_tensors
-from agent.backends.tensorrt_api import DTYPES, TensorRt, load_tensorrt
-from agent.errors import DeviceNotUsable, GpuFailed, ModelDoesNotFit, ModelNotLoaded
+from agent.backends.tensorrt_api import DTYPES, TensorRt, load_tensorrt, no_number
+from agent.errors import DeviceNotUsable, GpuFailed, GpuMemoryFull, ModelDoesNotFit, ModelNotLoaded, NoMemoryToLoad
 
 
 class TensorRtBackend:
@@ -39,17 +40,23 @@ class TensorRtBackend:
         except (CudaNotUsable, CudaError) as error:
             failure = gpu_failure_in(str(error))
             raise DeviceNotUsable(DEVICE_NAMES["tensorrt"], failure.reason if failure else str(error)) from None
+        except GpuMemoryFull:
+            raise DeviceNotUsable(DEVICE_NAMES["tensorrt"], MEMORY_IS_FULL) from None
         except RunFailed as error:
             raise ModelNotLoaded(self.runtime, f"its first run failed: {error}") from None
+        except UnicodeDecodeError:  # TensorRT does not mind, Python does
+            raise ModelNotLoaded(self.runtime, NOT_UTF8) from None
+        except MemoryError:
+            raise NoMemoryToLoad(self.runtime) from None
 
     def run(self, inputs: Tensors) -> Tensors:
         try:
             return self._run(inputs)
         except CudaError as error:
             failure = gpu_failure_in(str(error))
-            if failure is not None and failure.is_fatal:
-                raise GpuFailed(failure.reason) from None
-            raise
+            if failure is None:
+                raise
+            raise (GpuFailed(failure.reason) if failure.is_fatal else GpuMemoryFull()) from None
 
     def _run(self, inputs: Tensors) -> Tensors:
         """Raises CudaError, RunFailed."""
@@ -77,7 +84,11 @@ class TensorRtBackend:
         mode = tensorrt.module.TensorIOMode
         inputs = [name for name in names if engine.get_tensor_mode(name) == mode.INPUT]
         outputs = [name for name in names if engine.get_tensor_mode(name) == mode.OUTPUT]
-        self.batch = check_tensors({name: _input(engine, name) for name in inputs}, outputs, model)
+        self.batch = check_tensors(
+            {name: _input(engine, name) for name in inputs},
+            {name: no_number(engine.get_tensor_dtype(name)) for name in outputs},
+            model,
+        )
 
         # The engine is kept by its context.
         tensorrt.messages.forget()

@@ -115,6 +115,12 @@ def load_tensorrt() -> TensorRt:
     )
 
 
+def no_number(dtype: Any) -> str | None:
+    """TensorRT's name of a DataType that numpy has no number for, such as FP8; None where it has."""
+    name = str(dtype.name)
+    return None if name in DTYPES else name
+
+
 def _does_not_load(error: ImportError) -> DeviceNotUsable:
     log.error("TensorRT is installed, and cannot be imported: %s", error)
     return DeviceNotUsable(

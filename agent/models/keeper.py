@@ -164,6 +164,7 @@ class Keeper:
                     self._update()
                 elif self._weights_have_changed():
                     log.error("model %s: its weights on disk were written to; it is loaded anew", self._component)
+                    self._why = "its weights on disk were written to"
                     self._post.dismiss(self._post.relieve(None))
                 elif self._has_outgrown():
                     self._recycle()

@@ -18,7 +18,15 @@ from agent.backends.base import BackendSettings, ModelToOpen
 from agent.backends.engine_cache import EngineCache
 from agent.backends.prebuilt import file_for_tensorrt
 from agent.backends.tensorrt import RunFailed, TensorRtBackend
-from agent.errors import DeviceNotUsable, GpuFailed, ModelDoesNotFit, ModelNotLoaded, NoRuntimeForPackage
+from agent.errors import (
+    DeviceNotUsable,
+    GpuFailed,
+    GpuMemoryFull,
+    ModelDoesNotFit,
+    ModelNotLoaded,
+    NoMemoryToLoad,
+    NoRuntimeForPackage,
+)
 from agent.packages.manifest import OnnxModel, PackageFile, TensorRtEngine
 from tests.support import fake_tensorrt as fakes
 from tests.support.fake_tensorrt import FakeTensorRt, fake_engine
@@ -47,6 +55,13 @@ def trt(fake_tensorrt):
 
 def kept(settings):
     return EngineCache(Path(settings.engine_cache), 1 << 30).engines()
+
+
+def raising(error):
+    def raises(*arguments):
+        raise error
+
+    return raises
 
 
 def refusal(model, settings, kind=ModelNotLoaded):
@@ -301,6 +316,20 @@ def test_a_run_that_tensorrt_does_not_accept_is_no_answer(trt, model, settings, 
         backend.run({"image": grey(0)[None]})
 
 
+def test_full_gpu_memory_refuses_a_call_and_no_more(trt, model, settings, fake_cuda):
+    backend = TensorRtBackend(model, settings)
+    fake_cuda.fail("cudaStreamSynchronize", 2)
+    with pytest.raises(GpuMemoryFull):
+        backend.run({"image": grey(51)[None]})
+    fake_cuda.fail("", 0)
+    assert backend.run({"image": grey(51)[None]})["score"].tolist() == pytest.approx([0.8])
+
+
+def test_a_first_run_without_room_on_the_gpu_is_told(trt, model, settings, fake_cuda):
+    fake_cuda.fail("cudaStreamSynchronize", 2)
+    assert "its memory is full; stop a model" in refusal(model, settings, DeviceNotUsable)
+
+
 # --- refusals
 
 
@@ -310,6 +339,21 @@ def test_a_model_that_cannot_be_built_says_what_to_do(trt, model, settings):
         "TensorRT 10.3.0 could not load the model: no engine can be built of it; run the model with device cpu or "
         "cuda: Could not find any implementation for node /layer (model.onnx)"
     )
+
+
+def test_a_build_that_takes_more_memory_than_it_may_is_told_so(trt, model, settings):
+    trt.build_fails = "[executionContext.cpp::allocate::1] Error Code 1: Myelin (std::bad_alloc)"
+    assert "needs more memory than is free on this device" in refusal(model, settings, NoMemoryToLoad)
+
+
+def test_an_engine_for_which_there_is_no_memory_is_told_so(trt, model, settings, monkeypatch):
+    monkeypatch.setattr(fakes.Network, "get_output", raising(MemoryError()))
+    assert "needs more memory than is free on this device" in refusal(model, settings, NoMemoryToLoad)
+
+
+def test_a_name_that_is_not_utf_8_is_told(trt, model, settings, monkeypatch):
+    monkeypatch.setattr(fakes.Network, "get_output", raising(UnicodeDecodeError("utf-8", b"\xbc", 0, 1, "start")))
+    assert refusal(model, settings).endswith("could not load the model: a name in the graph is not UTF-8")
 
 
 def test_a_first_run_that_fails_is_told(trt, model, settings):

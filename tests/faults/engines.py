@@ -1,4 +1,4 @@
-"""Row E7: TensorRT engines that are none, or are for another device, in the cache and in a package."""
+"""Row E13: TensorRT engines that are none, or are for another device, in the cache and in a package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OTHER_DEVICES = {
 
 
 @row(
-    "E7",
+    "E13",
     "an engine that is damaged or for another device: in the cache put aside and built again, in a package FAILED with "
     "the reason; never an answer from it",
     unit="engines",

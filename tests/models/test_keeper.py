@@ -602,11 +602,15 @@ def test_weights_that_were_written_to_while_they_are_mapped_are_loaded_anew(benc
     manifest = read_package(folder).manifest
     rewrite_manifest(folder, changed(manifest, files=[*manifest.files, add_file(folder, "w.bin", b"weights")]))
     model = ServedModel(Record("model", "1.0.0", str(folder)), bench.workers, replace(SETTINGS, memory_interval=0.01))
+    gate = bench.gate()
+    bench.workers.next.extend([Plan(), Plan(may_open=gate)])
     bench.models.append(model)
     model.start()
     becomes(model, RUNNING)
     (folder / "w.bin").write_bytes(b"changed in place")
     happens(bench.workers.number(0).closed)
+    says(model, "restarting: its weights on disk were written to")
+    gate.set()
     assert bench.workers.number(1).is_open.wait(PATIENCE)
     assert model.describe().status is RUNNING
 

@@ -114,7 +114,13 @@ class Tensor:
         tensor = value.type.tensor_type
         self.name = value.name
         self.shape = tuple(size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim)
-        self.dtype = OF_ONNX[np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name]
+        if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+            raise ValueError("Unsupported type")
+        self.dtype = (
+            DataType.FP8
+            if tensor.elem_type == onnx.TensorProto.FLOAT8E4M3FN
+            else OF_ONNX[np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name]
+        )
 
 
 class Network:
@@ -167,6 +173,8 @@ class OnnxParser:
         try:
             self._network.model = onnx.load(path)
             onnx.checker.check_model(self._network.model)
+            for output in self._network.model.graph.output:
+                Tensor(output)
         except Exception as error:
             self._errors.append(ParserError(f"Failed to parse {path}: {str(error).splitlines()[0]}"))
             self._logger.log(Severity.ERROR, self._errors[-1].desc())
