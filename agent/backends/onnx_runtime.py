@@ -66,10 +66,11 @@ class OnnxRuntimeBackend:
         except UnicodeDecodeError:  # ONNX Runtime does not mind, Python does
             raise ModelNotLoaded(self.runtime, NOT_UTF8) from None
         self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
-        image = np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)
-        # Of images of any size there is no buffer to be kept.
-        self._bound = None if self._on == "cpu" or model.any_size else BoundRuns(self._session, self._outputs, image)
+        self._bound: BoundRuns | None = None
         try:
+            image = np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)
+            if self._on != "cpu" and not model.any_size:  # of images of any size there is no buffer to be kept
+                self._bound = BoundRuns(self._session, self._outputs, image)
             self.run({model.input: image})
         except Exception as error:
             raise self._not_loaded(error, model, "its first run failed: ") from None
