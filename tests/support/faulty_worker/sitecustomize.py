@@ -57,10 +57,10 @@ def is_on(folder: Path) -> bool:
 def break_loading(pipeline: Any, fault: Any) -> None:
     load = pipeline.__init__
 
-    def broken(self: Any, package: Any, settings: Any) -> None:
+    def broken(self: Any, package: Any, *others: Any) -> None:
         if is_on(package.folder):
             fault()
-        load(self, package, settings)
+        load(self, package, *others)
 
     pipeline.__init__ = broken
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 if sys.orig_argv[1:4] == ["-m", "agent", "serve"]:
-    from agent.models import memory
+    from agent import free_memory
 
     available = int(os.environ["AVAILABLE_MEMORY"])
-    memory._mem_available = lambda: available
+    free_memory._mem_available = lambda: available
