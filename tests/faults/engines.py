@@ -37,8 +37,7 @@ OTHER_DEVICES = {
 
 @row(
     "E13",
-    "an engine that is damaged or for another device: in the cache put aside and built again, in a package FAILED with "
-    "the reason; never an answer from it",
+    "engines that are damaged, or for another device: built again, or in a package FAILED with the reason; never an answer",
     unit="engines",
     full=200,
     short=3,
