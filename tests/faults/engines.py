@@ -37,7 +37,7 @@ OTHER_DEVICES = {
 
 @row(
     "E13",
-    "engines that are damaged, or for another device: built again, or in a package FAILED with the reason; never an answer",
+    "damaged engines, and those of other devices: built again, in a package FAILED with the reason; never an answer",
     unit="engines",
     full=200,
     short=3,
