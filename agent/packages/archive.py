@@ -117,6 +117,8 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     if len(infos) > MAX_ENTRIES:
         raise BadArchive(None, f"it has {len(infos)} entries; a package has at most {MAX_ENTRIES}")
     for info in infos:
+        if not info.filename:  # zipfile itself stumbles over it
+            raise BadArchive(None, "an entry has no name")
         if info.is_dir():
             continue
         if info.filename in entries:

@@ -32,6 +32,7 @@ from tests.support.agent_process import (
     AgentProcess,
     describe,
     detect,
+    freeze,
     gone,
     processor_time,
     status,
@@ -142,7 +143,7 @@ def stopped_workers(run: Run) -> None:
             if number:
                 start_again(stub, VICTIM)
             victim = replacement(agent, {other})
-            os.kill(victim, signal.SIGSTOP)
+            freeze(victim)
             began = time.monotonic()
             call = threads.submit(detect, stub, numbered(VICTIM, 77))
             wait_for("the stopped worker to be gone", lambda victim=victim: gone(victim))

@@ -43,6 +43,7 @@ from tests.support.agent_process import (
     AgentProcess,
     describe,
     detect,
+    freeze,
     inline_request,
     names,
     segment,
@@ -209,7 +210,7 @@ def _freeze(agent: AgentProcess, stub: EdgeAgentStub) -> None:
     """Stops agent and worker, and lets them go on with a call under way."""
     frozen = [agent.running.pid, *agent.worker_pids()]
     for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
     call = stub.DetectAnomalies.future(numbered(VICTIM, 9))
     with contextlib.suppress(grpc.FutureTimeoutError):
         call.result(timeout=0.05)

@@ -129,6 +129,12 @@ def test_a_name_that_stands_there_twice_is_refused(zipped, target, name):
     assert refused(zipped, target) == f'The archive at entry "{name}": the name stands there twice.'
 
 
+def test_an_entry_without_a_name_is_refused(zipped, target):
+    add(zipped, "Xtra")
+    zipped.write_bytes(zipped.read_bytes().replace(b"Xtra", b"\0tra"))  # zipfile ends names at a NUL
+    assert "an entry has no name" in refused(zipped, target)
+
+
 def test_an_encrypted_entry_is_refused(zipped, target):
     patch_headers(zipped, "model.onnx", flag=1)
     assert refused(zipped, target) == 'The archive at entry "model.onnx": it is encrypted.'

@@ -159,6 +159,18 @@ def processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def freeze(pid: int) -> None:
+    """Stops a process; the signal alone reaches its threads a little later, and one may answer a call meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def states() -> Iterator[str]:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it ended before the signal reached it
+                yield (thread / "stat").read_text().rpartition(")")[2].split()[0]
+
+    wait_for("all its threads to stop", lambda: set(states()) == {"T"})
+
+
 def gone(pid: int) -> bool:
     """Ended; a process nobody has reaped yet counts as gone."""
     try:

@@ -27,7 +27,7 @@ from agent.images.bitmap import BitmapLayout
 from agent.workers.handle import ImageToInspect, OpenSegment, WorkerDied
 from agent.workers.process import WorkerProcess
 from agent.workers.slots import make_slots
-from tests.support.agent_process import PATIENCE, processor_time, segment, wait_for
+from tests.support.agent_process import PATIENCE, freeze, processor_time, segment, wait_for
 from tests.support.packages import HEIGHT, WIDTH, constant_score_model, greedy_model, grey, make_package, slow_model
 from tests.support.pretended_gpu import GPU, pretended_gpu
 
@@ -90,17 +90,6 @@ def dark(packages: Path) -> Iterator[Opened]:
 
 def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
-
-
-def hang(pid: int) -> None:
-    """Stops a process; the signal alone reaches its threads a little later, and one may answer a call meanwhile."""
-    os.kill(pid, signal.SIGSTOP)
-    threads = list(Path(f"/proc/{pid}/task").iterdir())
-
-    def states() -> set[str]:
-        return {(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads}
-
-    wait_for("all its threads to stop", lambda: states() == {"T"})
 
 
 def is_over(pid: int) -> bool:
@@ -334,7 +323,7 @@ def test_a_worker_that_hangs_is_ended_at_the_time_limit(packages: Path) -> None:
     """Row D3 in short."""
     with a_worker(packages / "red") as opened:
         opened.worker.wait_until_open(PATIENCE)
-        hang(opened.worker.pid)
+        freeze(opened.worker.pid)
         with pytest.raises(WorkerDied):
             opened.detect(grey(0), limit=0.1)
         assert is_gone(opened.worker.pid)
@@ -352,7 +341,7 @@ def test_closing_ends_the_process_and_gives_its_memory_back(packages: Path) -> N
 def test_closing_ends_a_process_that_hangs(packages: Path) -> None:
     with a_worker(packages / "red") as opened:
         opened.worker.wait_until_open(PATIENCE)
-        hang(opened.worker.pid)
+        freeze(opened.worker.pid)
         opened.worker.close()
         assert is_gone(opened.worker.pid)
 
