@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from agent.commands.options import add_agent, add_root
 
 if TYPE_CHECKING:
     from agent.workbench.dataset.labelled_images import LabelledImage
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `edge-agent evaluate`."""
-    from agent.settings import DEFAULT_SOCKET, environment_name_of
 
     parser.description = (
         "Puts labelled images through a model and tells how good it is: precision, recall, F1, ROC AUC, average "
@@ -34,14 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder with 'normal/' and 'anomaly/' (and 'masks/'), or 'good/' and a folder for each kind of defect; "
         "a folder or quoted glob whose file names begin with these words; or a manifest (JSON Lines)",
     )
-    parser.add_argument("--root", type=Path, metavar="FOLDER", help="where a manifest's references lead, s3:// too")
-    parser.add_argument(
-        "--agent",
-        nargs="?",
-        const=os.environ.get(environment_name_of("socket"), DEFAULT_SOCKET),
-        metavar="SOCKET",
-        help="ask a running agent, as a camera application does (default socket: %(const)s)",
-    )
+    add_root(parser)
+    add_agent(parser, "ask a running agent, as a camera application does")
     parser.add_argument("--shared-memory", action="store_true", help="with --agent: images and masks in shared memory")
     parser.add_argument(
         "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="where files go (default: %(default)s)"

@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.options import add_root
+
 if TYPE_CHECKING:
     from agent.workbench.dataset.good_images import GoodImage
     from agent.workbench.fit.method import FitSettings, FittedModel
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--any-size", action="store_true", help="take good images, and later images, of any size")
     parser.add_argument("--seed", type=int, default=0, help="of folds, samples and augmentation (default: %(default)s)")
-    parser.add_argument("--root", type=Path, metavar="FOLDER", help="where a manifest's references lead, s3:// too")
+    add_root(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.options import add_registry
 from agent.errors import Refusal
-from agent.settings import environment_name_of
 
 if TYPE_CHECKING:
     from agent.models.device_threshold import ThresholdFile
@@ -58,13 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove.add_argument("component", metavar="NAME")
     list_models = actions.add_parser("list", help="show what is registered")
     for action in (register, remove, list_models):
-        action.add_argument(
-            "--registry",
-            type=Path,
-            default=os.environ.get(environment_name_of("registry")),
-            metavar="DIR",
-            help="directory with the records; default as for `edge-agent serve`",
-        )
+        add_registry(action)
 
 
 def run(arguments: argparse.Namespace) -> int:

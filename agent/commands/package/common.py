@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.options import add_root
 from agent.commands.workbench import with_bar
 from agent.greengrass.recipe_parts import AGENT, BUCKET
 
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="a folder (with normal/ and anomaly/, or not), glob or manifest: the self-test images are chosen of it",
     )
-    images.add_argument("--root", type=Path, metavar="FOLDER", help="where a manifest's references lead, s3:// too")
+    add_root(images)
     images.add_argument("--self-test", metavar="DIR", help="1 to 8 images: exactly these are the self-test")
     images.add_argument("--image-size", metavar="WxH", help="of the camera; default: that of the images given")
     images.add_argument("--any-size", action="store_true", help="answer images of every size")

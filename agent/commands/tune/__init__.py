@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from fractions import Fraction
 from pathlib import Path
 
+from agent.commands.options import add_agent, add_registry, add_root
 from agent.errors import Refusal
-from agent.settings import DEFAULT_SOCKET, environment_name_of
 
 DESCRIPTION = """\
 Sets the threshold of a component on this device, in place of its package's. The package stays as it is; a running
@@ -58,22 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labelled images: a folder with normal/ and anomaly/, MVTec's layout, or a manifest (JSON Lines)",
     )
     _add_targets(parser)
-    parser.add_argument(
-        "--agent",
-        nargs="?",
-        const=os.environ.get(environment_name_of("socket"), DEFAULT_SOCKET),
-        metavar="SOCKET",
-        help="let the running agent inspect the images, on the device's own runtime (default socket: %(const)s)",
-    )
+    add_agent(parser, "let the running agent inspect the images, on the device's own runtime")
     parser.add_argument("--dry-run", action="store_true", help="print what would be set, change nothing")
-    parser.add_argument("--root", type=Path, metavar="FOLDER", help="where a manifest's references lead, s3:// too")
-    parser.add_argument(
-        "--registry",
-        type=Path,
-        default=os.environ.get(environment_name_of("registry")),
-        metavar="DIR",
-        help="directory with the records; default as for `edge-agent serve`",
-    )
+    add_root(parser)
+    add_registry(parser)
 
 
 def _add_targets(parser: argparse.ArgumentParser) -> None:
