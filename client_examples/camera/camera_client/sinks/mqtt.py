@@ -1,0 +1,78 @@
+"""Messages to a plain MQTT broker (paho-mqtt)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+
+from camera_client.complaint import Complaint
+from camera_client.settings import Broker, WrongSetting
+from camera_client.sinks.outbox import Message
+
+LOOK_EVERY_S = 0.2
+
+
+def connect(broker: Broker, on_connect: Callable[[mqtt.Client], None] = lambda client: None) -> mqtt.Client:
+    """A client that connects, and connects again, by itself. Raises WrongSetting.
+
+    The session outlives connections (no clean session): paho then sends again what was not acknowledged, once.
+    """
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=broker.client_id, clean_session=False)
+    complaint = Complaint("broker")
+
+    def connected(client: mqtt.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+        if code.is_failure:
+            complaint.say(f"{broker.host}:{broker.port} does not let us in: {code}")
+        else:
+            complaint.is_over()
+            on_connect(client)
+
+    def disconnected(_client: mqtt.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+        if code.is_failure:
+            complaint.say(f"{broker.host}:{broker.port} is gone: {code}")
+
+    client.on_connect, client.on_disconnect = connected, disconnected
+    client.on_connect_fail = lambda _client, _data: complaint.say(f"nobody answers at {broker.host}:{broker.port}")
+    client.reconnect_delay_set(1, 5)
+    try:
+        if broker.user:
+            password = Path(broker.password_file).read_text().rstrip("\n") if broker.password_file else None
+            client.username_pw_set(broker.user, password)
+        if broker.ca_file:
+            client.tls_set(broker.ca_file)
+    except OSError as error:
+        raise WrongSetting(f"broker: {error.filename} cannot be read: {error.strerror}") from None
+    client.connect_async(broker.host, broker.port)
+    client.loop_start()
+    return client
+
+
+class MqttTransport:
+    """Publishes; at QoS 1 the broker's acknowledgement is waited for, also across its restarts."""
+
+    def __init__(self, broker: Broker, topic: str, qos: int) -> None:
+        self._topic, self._qos = topic, qos
+        self._client = connect(broker)
+
+    def send(self, messages: list[Message], stop: threading.Event) -> int | None:
+        # What is handed over stays with paho until it is acknowledged: to give up and hand it over again would double
+        # it. Other messages wait in the outbox meanwhile.
+        handed_over = [
+            (message.key, self._client.publish(self._topic, message.payload, self._qos)) for message in messages
+        ]
+        last_key = None
+        for key, publication in handed_over:
+            while not publication.is_published():
+                if stop.is_set():
+                    return last_key
+                publication.wait_for_publish(LOOK_EVERY_S)
+            last_key = key
+        return last_key
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
