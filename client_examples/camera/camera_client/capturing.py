@@ -64,9 +64,12 @@ class Capturing:
                 self._complaint.is_over()
         except (SourceFailed, CropOutside, NoSharedMemory) as problem:
             self._complaint.say(f"{problem}; tried again every {self._settings.source.reconnect_s:g} s")
-            self._stop.wait(self._settings.source.reconnect_s)
-            return False
-        return True
+        except Exception:  # drivers and decoders have errors that nobody foresaw, and another frame may be fine
+            logging.getLogger("source").exception("an error nobody foresaw; tried again")
+        else:
+            return True
+        self._stop.wait(self._settings.source.reconnect_s)
+        return False
 
     def _hand_on(self, frame: Frame) -> None:
         picture = picture_of(frame.pixels, self._settings.picture)

@@ -39,9 +39,9 @@ class DiskBudget:
         try:
             unfinished.write_bytes(content)
             unfinished.replace(self._folder / name)
-        except OSError:
+        except OSError as error:
             unfinished.unlink(missing_ok=True)
-            raise
+            raise OSError(error.errno, error.strerror, str(self._folder)) from None
         files.append((name, len(content)))
         self._bytes += len(content)
         return removed

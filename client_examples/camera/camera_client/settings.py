@@ -229,7 +229,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     Not strict about types: Greengrass hands out numbers as text (nucleus lite) or as floating point (Java).
     """
     try:
-        settings = msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(_whole(values), Settings, strict=False)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         raise WrongSetting(f"{where.removesuffix('`') or 'settings'}: {what}") from None
@@ -238,6 +238,15 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     if settings.rules.reject_after > settings.rules.out_of:
         raise WrongSetting("rules.reject_after: not more than rules.out_of")
     return settings
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers as such: 90.0 is none of the angles that `rotate` may have."""
+    if isinstance(value, Mapping):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_source(settings: Settings) -> None:

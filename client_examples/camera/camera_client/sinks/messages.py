@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Protocol
@@ -70,7 +71,11 @@ class MessageSink:
         while not self._stop.is_set():
             messages = self._outbox.first(AT_ONCE, LOOK_EVERY_S)
             if messages:
-                self._send(messages)
+                try:
+                    self._send(messages)
+                except Exception:  # whatever it is: this sink tries again, and the line never notices
+                    logging.getLogger(self.name).exception("an error nobody foresaw; messages wait")
+                    self._stop.wait(AGAIN_AFTER_S)
 
     def _send(self, messages: list[Message]) -> None:
         try:

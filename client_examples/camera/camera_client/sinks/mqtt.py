@@ -11,6 +11,7 @@ import paho.mqtt.client as mqtt
 
 from camera_client.complaint import Complaint
 from camera_client.settings import Broker, WrongSetting
+from camera_client.sinks.messages import NotSent
 from camera_client.sinks.outbox import Message
 
 LOOK_EVERY_S = 0.2
@@ -57,22 +58,40 @@ class MqttTransport:
     def __init__(self, broker: Broker, topic: str, qos: int) -> None:
         self._topic, self._qos = topic, qos
         self._client = connect(broker)
+        self._acknowledged: set[int] = set()
+        self._changed = threading.Condition()
+        self._client.on_publish = self._acknowledge
 
     def send(self, messages: list[Message], stop: threading.Event) -> int | None:
-        # What is handed over stays with paho until it is acknowledged: to give up and hand it over again would double
-        # it. Other messages wait in the outbox meanwhile.
-        handed_over = [
-            (message.key, self._client.publish(self._topic, message.payload, self._qos)) for message in messages
-        ]
-        last_key = None
-        for key, publication in handed_over:
-            while not publication.is_published():
-                if stop.is_set():
-                    return last_key
-                publication.wait_for_publish(LOOK_EVERY_S)
-            last_key = key
-        return last_key
+        # What is handed over at QoS 1 stays with paho until it is acknowledged: to give up and hand it over again would
+        # double it. Other messages wait in the outbox meanwhile.
+        handed_over = []
+        for message in messages:
+            publication = self._client.publish(self._topic, message.payload, self._qos)
+            if self._qos == 0 and publication.rc != mqtt.MQTT_ERR_SUCCESS:
+                break
+            handed_over.append((message.key, publication.mid))
+        if not handed_over:
+            raise NotSent("the broker is away")
+        return self._last_acknowledged(handed_over, stop)
 
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _last_acknowledged(self, handed_over: list[tuple[int, int]], stop: threading.Event) -> int | None:
+        last_key = None
+        with self._changed:
+            for key, number in handed_over:
+                while number not in self._acknowledged:
+                    if stop.is_set():
+                        return last_key
+                    self._changed.wait(LOOK_EVERY_S)
+                self._acknowledged.remove(number)
+                last_key = key
+        return last_key
+
+    def _acknowledge(self, _client: mqtt.Client, _data: Any, number: int, _code: Any, _properties: Any) -> None:
+        with self._changed:
+            self._acknowledged.add(number)
+            self._changed.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -70,6 +71,9 @@ class QueuedSink:
             except (SinkFailed, OSError) as problem:
                 self._failed += 1
                 self._complaint.say(str(problem))
+            except Exception:  # whatever it is: it costs one inspection, and the line never notices
+                self._failed += 1
+                logging.getLogger(self.name).exception("an error nobody foresaw")
             else:
                 self._written += 1
                 self._complaint.is_over()
