@@ -56,15 +56,15 @@ class Inspecting:
 
     def is_done(self, patience: float) -> bool:
         """Wait until the ring has ended and its last frame has its verdict, for at most `patience` seconds."""
-        self._threads[0].join(patience)
+        deadline = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def stop(self, patience: float) -> None:
         """Finish what is in hand, for at most `patience` seconds; a frame without an answer by then has no verdict."""
         self._stop.set()
-        deadline = time.monotonic() + patience
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        self.is_done(patience)
 
     def _run(self) -> None:
         while True:
