@@ -81,7 +81,7 @@ def test_pictures_are_cropped_and_then_rotated(shared_agent: AgentProcess, tmp_p
     }
     with CameraProcess(tmp_path, settings) as camera:
         assert camera.wait() == 0
-    [kept] = (tmp_path / "kept/pictures").iterdir()
+    [kept] = (path for path in (tmp_path / "kept/pictures").iterdir() if "mask" not in path.name)
     with Image.open(kept) as image:
         pixels = np.asarray(image)
     assert pixels.shape == (HEIGHT, WIDTH, 3)
@@ -114,6 +114,28 @@ def test_uncertain_pictures_and_a_sample_of_the_rest_are_kept_with_request_and_a
     assert (inspection["model"], inspection["anomaly_threshold"]) == ("parts", 0.5)
     assert inspection["details"]["model-version"] == "1.0.0"
     assert not [key for key in line if key.startswith("anomaly-") and "-detected" not in key], "no label is made up"
+
+
+def test_kept_pictures_stay_within_their_budget_and_the_manifest_names_those_that_are_there(
+    shared_agent: AgentProcess, tmp_path: Path
+) -> None:
+    """Each picture of noise takes some 18 KB, and its mask one more."""
+    noise = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number in range(1, 13):
+        pixels = noise.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{number}.png")
+    settings = settings_for(shared_agent) | {"capture": {"folder": "kept", "one_in": 1, "most_megabytes": 0.1}}
+    with CameraProcess(tmp_path, settings) as camera:
+        assert camera.wait() == 0
+    lines = [json.loads(line) for line in (tmp_path / "kept/capture.manifest").read_text().splitlines()]
+    assert camera.sink_counts("capture")["written"] == 12
+    assert [line["inspection"]["file"] for line in lines] == [f"{n}.png" for n in range(13 - len(lines), 13)]
+    assert 3 <= len(lines) <= 6
+    for line in lines:
+        assert (tmp_path / "kept" / line["source-ref"]).is_file()
+        assert (tmp_path / "kept" / line["anomaly-mask-ref-detected"]).is_file()
+    assert sum(path.stat().st_size for path in (tmp_path / "kept/pictures").iterdir()) <= 100_000
 
 
 def test_the_line_goes_on_while_the_agent_is_killed_and_restarted(tmp_path: Path) -> None:

@@ -46,6 +46,14 @@ class DiskBudget:
         self._bytes += len(content)
         return removed
 
+    def remove(self, names: set[str]) -> None:
+        """Take back what was written."""
+        files = self._look()
+        self._files = deque(file for file in files if file[0] not in names)
+        self._bytes = sum(size for _, size in self._files)
+        for name in names:
+            (self._folder / name).unlink(missing_ok=True)
+
     def _look(self) -> deque[tuple[str, int]]:
         """What earlier runs have left counts, too."""
         if self._files is None:

@@ -18,10 +18,9 @@ from PIL import Image
 from camera_client.disk_budget import DiskBudget
 from camera_client.inspection import Inspection
 from camera_client.settings import Capture
+from camera_client.whole_lines import append_line
 
-MANIFEST, PICTURES, MASKS = "capture.manifest", "pictures", "masks"
-MASKS_SHARE = 0.1
-"""Of the budget: masks have few colours and compress well."""
+MANIFEST, PICTURES = "capture.manifest", "pictures"
 JOB = "capture/edge-agent-camera"
 
 
@@ -32,8 +31,7 @@ class CaptureWriter:
 
     def __init__(self, settings: Capture) -> None:
         self._settings, self._folder = settings, Path(settings.folder)
-        self._pictures = DiskBudget(self._folder / PICTURES, ".png", settings.most_megabytes * (1 - MASKS_SHARE))
-        self._masks = DiskBudget(self._folder / MASKS, ".png", settings.most_megabytes * MASKS_SHARE)
+        self._budget = DiskBudget(self._folder / PICTURES, ".png", settings.most_megabytes)
         self._others = 0
 
     def wants(self, inspection: Inspection) -> bool:
@@ -48,17 +46,21 @@ class CaptureWriter:
         return bool(self._settings.one_in) and self._others % self._settings.one_in == 0
 
     def write(self, inspection: Inspection) -> None:
-        assert inspection.pixels is not None and inspection.result is not None
-        name = f"{inspection.id}.png"
-        line = _line(inspection, f"{PICTURES}/{name}")
-        removed = self._pictures.write(name, _png(inspection.pixels))
-        if inspection.result.mask is not None:
-            self._masks.write(name, _png(inspection.result.mask))
-            line |= _mask_keys(inspection, f"{MASKS}/{name}")
-        if removed:
-            self._forget(set(removed))
-        with (self._folder / MANIFEST).open("a", encoding="utf-8") as manifest:
-            manifest.write(json.dumps(line) + "\n")
+        result = inspection.result
+        assert inspection.pixels is not None and result is not None
+        picture, mask = f"{inspection.id}.png", f"{inspection.id}-mask.png"
+        line = _line(inspection, f"{PICTURES}/{picture}")
+        try:
+            removed = self._budget.write(picture, _png(inspection.pixels))
+            if result.mask is not None:
+                removed += self._budget.write(mask, _png(result.mask))
+                line |= _mask_keys(inspection, f"{PICTURES}/{mask}")
+            if removed:
+                self._forget(set(removed))
+            append_line(self._folder / MANIFEST, json.dumps(line))
+        except OSError:
+            self._budget.remove({picture, mask})  # without its line nobody would find it
+            raise
 
     def _forget(self, removed: set[str]) -> None:
         """Take the lines of pictures that are no longer there out of the manifest."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from pathlib import Path
 
 from camera_client.inspection import Inspection
 from camera_client.settings import JsonLines
+from camera_client.whole_lines import append_line
 
 
 class JsonLinesWriter:
-    """Opens the file for each line: it may be moved or removed at any time, and a full disk may get room again."""
+    """Each line is there as soon as its verdict is."""
 
     needs_pixels = False
 
@@ -24,18 +23,5 @@ class JsonLinesWriter:
         return inspection.decision.verdict in self._settings.verdicts
 
     def write(self, inspection: Inspection) -> None:
-        line = json.dumps(inspection.record()).encode() + b"\n"
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            try:
-                if os.write(descriptor, line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-            except OSError:
-                os.ftruncate(descriptor, size)  # no half line for the next one to be appended to
-                raise
-        finally:
-            os.close(descriptor)
-        if size + len(line) > self._most_bytes:
+        if append_line(self._path, json.dumps(inspection.record())) > self._most_bytes:
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
