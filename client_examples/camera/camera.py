@@ -34,23 +34,31 @@ from camera_client.triggers import OnMessage, Trigger, trigger_for
 from edge_agent_client import EdgeAgentClient
 
 LOOK_EVERY_S = 0.2
+AGAIN_AFTER_S = 2.0
 SINKS_MAY_TAKE_S = 2.5
 """At the end. A Greengrass nucleus kills whatever is still there after five seconds."""
 
 
 def main() -> int:
-    """Exit code 0 when it was asked to stop or a recording has ended, 2 for wrong settings."""
+    """Exit code 0 when it was asked to stop or a recording has ended, 2 for wrong settings (not with --greengrass)."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stop.set())
-    try:
-        run(settings_from(_values(_arguments())), stop)
-    except WrongSetting as problem:
-        print(problem, file=sys.stderr)
-        return 2
+    arguments = _arguments()
+    while not stop.is_set():
+        try:
+            run(settings_from(_values(arguments)), stop)
+            break
+        except WrongSetting as problem:
+            if not arguments.greengrass:
+                print(problem, file=sys.stderr)
+                return 2
+            # Greengrass gives up for good on a component that fails three times; the next deployment may put it right.
+            logging.error(f"{problem}; tried again in {AGAIN_AFTER_S:g} s")
+            stop.wait(AGAIN_AFTER_S)
     return 0
 
 
@@ -158,11 +166,13 @@ def _greengrass_configuration() -> dict[str, Any]:
         raise WrongSetting(f"--greengrass needs awsiotsdk (requirements-greengrass.txt): {error}") from None
     nucleus = Nucleus()
     try:
-        return nucleus.configuration()
+        configuration = nucleus.configuration()
     except NucleusFailed as problem:
         raise WrongSetting(f"the component's configuration cannot be read: {problem}") from None
     finally:
         nucleus.close()
+    configuration.pop("accessControl", None)  # what the component may do: for the nucleus, not for us
+    return configuration
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ def test_the_components_configuration_is_the_clients(agent: AgentProcess, tmp_pa
         "rules": {"uncertain_band": 0.1},
         "picture": {"rotate": 180},
         "json_lines": {"path": "verdicts.jsonl"},
+        "accessControl": {"aws.greengrass.ipc.pubsub": {"any": {"operations": ["*"], "resources": ["*"]}}},
     }
     with (
         Nucleus(configuration, lite=lite) as nucleus,
@@ -118,6 +119,23 @@ def test_the_components_configuration_is_the_clients(agent: AgentProcess, tmp_pa
         [told] = camera.wait_for_verdicts(1)
         assert camera.stop() == 0
     assert told["verdict"] == "uncertain"
+
+
+@needs_sdk
+def test_a_wrong_configuration_is_waited_out_until_a_deployment_puts_it_right(
+    agent: AgentProcess, tmp_path: Path
+) -> None:
+    """A component that exits three times is given up by Greengrass."""
+    put_picture(tmp_path / "in", "1.png")
+    configuration = settings_for(agent) | {"json_lines": {"path": "verdicts.jsonl"}, "in_flight": 99}
+    with (
+        Nucleus(configuration) as nucleus,
+        CameraProcess(tmp_path, None, "--greengrass", environment=nucleus.environment) as camera,
+    ):
+        camera.wait_for_log("in_flight: Expected `int` <= 8; tried again in 2 s")
+        nucleus.change(in_flight=1)
+        camera.wait_for_verdicts(1)
+        assert camera.stop() == 0
 
 
 @needs_sdk

@@ -6,6 +6,9 @@ import os
 from collections import deque
 from pathlib import Path
 
+FILLED_AGAIN_TO = 0.95
+"""Of the budget: room is made for several files at a time."""
+
 
 class LargerThanTheBudget(OSError):
     """One file alone does not fit."""
@@ -30,7 +33,8 @@ class DiskBudget:
         self._folder.mkdir(parents=True, exist_ok=True)
         files = self._look()
         removed = []
-        while self._bytes + len(content) > self._most_bytes:
+        too_much = self._bytes + len(content) > self._most_bytes
+        while too_much and files and self._bytes + len(content) > self._most_bytes * FILLED_AGAIN_TO:
             oldest, size = files.popleft()
             (self._folder / oldest).unlink(missing_ok=True)
             self._bytes -= size

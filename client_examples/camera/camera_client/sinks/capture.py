@@ -33,6 +33,7 @@ class CaptureWriter:
         self._settings, self._folder = settings, Path(settings.folder)
         self._budget = DiskBudget(self._folder / PICTURES, ".png", settings.most_megabytes)
         self._others = 0
+        self._has_failed = True  # so that the first picture tidies up after a power failure, too
 
     def wants(self, inspection: Inspection) -> bool:
         result = inspection.result
@@ -55,21 +56,30 @@ class CaptureWriter:
             if result.mask is not None:
                 removed += self._budget.write(mask, _png(result.mask))
                 line |= _mask_keys(inspection, f"{PICTURES}/{mask}")
-            if removed:
-                self._forget(set(removed))
+            if removed or self._has_failed:
+                self._forget_what_is_gone()
             append_line(self._folder / MANIFEST, json.dumps(line))
         except OSError:
+            self._has_failed = True  # perhaps after other pictures have gone for this one
             self._budget.remove({picture, mask})  # without its line nobody would find it
             raise
+        self._has_failed = False
 
-    def _forget(self, removed: set[str]) -> None:
+    def _forget_what_is_gone(self) -> None:
         """Take the lines of pictures that are no longer there out of the manifest."""
         manifest = self._folder / MANIFEST
+        if not manifest.exists():
+            return
         lines = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if Path(json.loads(line)["source-ref"]).name not in removed]
         unfinished = manifest.with_name(f".{MANIFEST}")
-        unfinished.write_text("".join(kept), encoding="utf-8")
+        unfinished.write_text("".join(line for line in lines if self._is_there(line)), encoding="utf-8")
         unfinished.replace(manifest)
+
+    def _is_there(self, line: str) -> bool:
+        try:
+            return (self._folder / json.loads(line)["source-ref"]).is_file()
+        except ValueError:  # what a power failure left of a line
+            return False
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
