@@ -73,7 +73,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         _subscribe(settings, trigger)
         keeper = ModelKeeper(agent, settings.model, ring)
         capturing = Capturing(settings, source, trigger, ring)
-        rates = Rates(lambda: (capturing.read, ring.offered, ring.replaced), sinks.counts)
+        rates = Rates(lambda: (capturing.read, ring.offered, ring.replaced, trigger.missed), sinks.counts)
         inspecting = Inspecting(settings, ring, agent, keeper, sinks, rates)
         for part in (keeper, inspecting, capturing):
             part.start()

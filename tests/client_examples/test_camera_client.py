@@ -200,7 +200,9 @@ def test_the_line_goes_on_when_the_camera_is_away_for_a_while(shared_agent: Agen
         put_picture(tmp_path / "in", "2.png")
         assert [told["file"] for told in camera.wait_for_verdicts(2)] == ["1.png", "2.png"]
         camera.wait_for_log("source: again as it should be")
+        assert camera.segments
         assert camera.stop() == 0
+        assert not camera.segments, "memory is given back"
 
 
 def test_a_half_written_picture_is_inspected_when_it_is_whole(shared_agent: AgentProcess, tmp_path: Path) -> None:

@@ -12,14 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from camera_client import settings as camera_settings
 from camera_client import triggers
 from camera_client.disk_budget import DiskBudget, LargerThanTheBudget
 from camera_client.frame_ring import FrameRing, Slot
 from camera_client.geometry import CropOutside, picture_of
 from camera_client.inspection import LARGEST_MESSAGE, Decision, Inspection
-from camera_client.settings import Crop, JsonLines, Picture, WrongSetting, settings_from
+from camera_client.settings import Crop, JsonLines, Part, Picture, WrongSetting, settings_from
 from camera_client.sinks.json_lines import JsonLinesWriter
 from camera_client.sinks.outbox import Outbox
+
+from tests.support.checkout import ROOT
 
 CAMERA = {"model": "parts", "source": {"address": "camera:/dev/video0"}}
 FOLDER = {"model": "parts", "source": {"address": "folder:in"}}
@@ -264,6 +268,23 @@ def test_settings_take_what_both_nuclei_hand_out() -> None:
     as_numbers = settings_from({**CAMERA, "in_flight": 3.0, "picture": {"rotate": 90.0}, "rules": {"confidence": 0.5}})
     assert as_text == as_numbers
     assert as_text.in_flight == 3
+
+
+def test_the_readme_tells_of_every_setting() -> None:
+    readme = (ROOT / "client_examples/camera/README.md").read_text()
+    parts = [each for each in vars(camera_settings).values() if isinstance(each, type) and issubclass(each, Part)]
+    names = {name for part in parts for name in part.__struct_fields__}
+    assert "uncertain_band" in names
+    assert not [name for name in names if f"`{name}`" not in readme]
+
+
+def test_the_example_of_settings_and_those_of_the_recipe_are_right() -> None:
+    folder = ROOT / "client_examples/camera"
+    assert settings_from(json.loads((folder / "line.json").read_text())).rules.area_limits["scratch"] == 0.01
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
+    del configuration["accessControl"]
+    assert settings_from(configuration).iot_core is not None
 
 
 @pytest.mark.parametrize(

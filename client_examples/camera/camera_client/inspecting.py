@@ -76,9 +76,10 @@ class Inspecting:
                 return
             result, problem = self._ask(slot)
             if problem and self._stop.is_set():
-                return
+                return  # without a verdict; those behind it have none either
             with self._turn:
-                self._turn.wait_for(lambda turn=turn: self._told == turn)
+                while self._told != turn:
+                    self._turn.wait()
                 try:
                     self._tell(slot, result, problem)
                 except Exception:  # the line goes on
@@ -98,8 +99,8 @@ class Inspecting:
             return self._agent.detect(self._settings.model, slot.pixels, slot.segment), ""
         except grpc.RpcError as error:
             return None, f"{error.code().name}: {error.details()}"
-        except ValueError:  # how gRPC says that the channel is closed: everything ends
-            return None, "this client ends"
+        except ValueError as error:  # among others how gRPC says that the channel is closed: everything ends
+            return None, str(error)
 
     def _tell(self, slot: Slot, result: Result | None, problem: str) -> None:
         if result is None:

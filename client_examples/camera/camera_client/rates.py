@@ -27,12 +27,12 @@ class Counts:
 class Rates:
     """The log's view of the line."""
 
-    def __init__(self, frames: Callable[[], tuple[int, int, int]], sinks: Callable[[], str]) -> None:
-        """`frames` tells how many were read, how many of them were to be inspected, and how many of those were not."""
+    def __init__(self, frames: Callable[[], tuple[int, int, int, int]], sinks: Callable[[], str]) -> None:
+        """`frames` tells how many were read, were to be inspected, were replaced by newer ones; triggers in vain."""
         self._frames, self._sinks = frames, sinks
         self._lock = threading.Lock()
         self._total, self._recent = Counts(), Counts()
-        self._frames_before = (0, 0, 0)
+        self._frames_before = (0, 0, 0, 0)
 
     def count(self, inspection: Inspection) -> None:
         """One more verdict."""
@@ -64,10 +64,11 @@ class Rates:
 
 
 def _sentence(frames: tuple[int, ...], counts: Counts, seconds: float) -> str:
-    read, triggered, replaced = frames
+    read, triggered, replaced, in_vain = frames
     told = sum(counts.verdicts.values())
     verdicts = ", ".join(f"{counts.verdicts[verdict]} {verdict}" for verdict in ("pass", "reject", "uncertain"))
     return (
         f"{read} frames read, {triggered} to inspect, {replaced} replaced by newer ones, {told} verdicts "
         f"({told / max(seconds, 0.001):.1f}/s): {verdicts}, {counts.without_answer} without answer"
+        + (f"; {in_vain} triggers without a frame" if in_vain else "")
     )

@@ -77,9 +77,10 @@ class CaptureWriter:
 
     def _is_there(self, line: str) -> bool:
         try:
-            return (self._folder / json.loads(line)["source-ref"]).is_file()
+            picture = self._folder / json.loads(line)["source-ref"]
         except ValueError:  # what a power failure left of a line
             return False
+        return picture.is_file()
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 from camera_client.complaint import Complaint
 from camera_client.settings import Broker, WrongSetting
@@ -17,12 +18,12 @@ from camera_client.sinks.outbox import Message
 LOOK_EVERY_S = 0.2
 
 
-def connect(broker: Broker, on_connect: Callable[[mqtt.Client], None] = lambda client: None) -> mqtt.Client:
+def connect(broker: Broker, on_connect: Callable[[mqtt.Client], object] = lambda client: None) -> mqtt.Client:
     """A client that connects, and connects again, by itself. Raises WrongSetting.
 
     The session outlives connections (no clean session): paho then sends again what was not acknowledged, once.
     """
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=broker.client_id, clean_session=False)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=broker.client_id, clean_session=False)
     complaint = Complaint("broker")
 
     def connected(client: mqtt.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from camera_client.complaint import Complaint
 
@@ -111,7 +112,7 @@ class Outbox:
         rows = self._ask("SELECT count(*), max(key) FROM message WHERE key > ?", (self._sent_key,))
         return (rows[0][0], rows[0][1] or 0) if rows else (0, 0)
 
-    def _ask(self, question: str, values: tuple[int, ...]) -> list[tuple]:
+    def _ask(self, question: str, values: tuple[int, ...]) -> list[tuple[Any, ...]]:
         try:
             with closing(self._open()) as database:
                 return database.execute(question, values).fetchall()
@@ -119,7 +120,7 @@ class Outbox:
             self._complaint.say(f"{self._path} cannot be read: {error}")
             return []
 
-    def _change(self, statement: str, rows: list[tuple]) -> bool:
+    def _change(self, statement: str, rows: list[tuple[Any, ...]]) -> bool:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._open()) as database, database:
