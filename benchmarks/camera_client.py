@@ -21,8 +21,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,11 +32,14 @@ from tabulate import tabulate
 from benchmarks.serving.clients import segment_client
 from benchmarks.serving.model import INPUT, SIDE, Package, make_packages, picture
 from benchmarks.serving.orders import Order
+from benchmarks.serving.processes import processor_seconds
 from benchmarks.serving.servers import COMPONENT, agent
 
 CAMERA = Path(__file__).parents[1] / "client_examples/camera/camera.py"
+CONTENDERS = ("graph alone", "agent", "camera client")
+PRICE = "milliseconds"
 SETTLE = 10
-"""Verdicts of a run that do not count: threads and buffers have to come into being."""
+"""Turns that do not count: threads and buffers have to come into being."""
 
 
 def main() -> int:
@@ -57,22 +60,29 @@ def main() -> int:
                 address=server.address,
                 component=COMPONENT,
             )
-            contenders: dict[str, Callable[[], float]] = {
-                "graph alone": lambda: graph_alone(package, arguments.threads, arguments.seconds),
-                "agent": lambda: served(order, arguments.seconds),
-                "camera client": lambda: camera_client(
-                    folder, video, server.address, arguments.in_flight, arguments.seconds
-                ),
-            }
-            rounds = [{one: run() for one, run in contenders.items()} for _ in range(arguments.rounds)]
-    print(f"{width} x {height}, {arguments.task}, {frames} frames of video over and over, {os.cpu_count()} cores, ")
+            rounds = [_round(arguments, folder, package, video, order) for _ in range(arguments.rounds)]
+    print(f"{width} x {height}, {arguments.task}, {frames} frames of video over and over, {os.cpu_count()} cores,")
     print(f"{arguments.threads or 'all'} threads for the graph, {arguments.in_flight} calls at a time")
-    rows = [[one, statistics.median(each[one] for each in rounds)] for one in contenders]
+    rows = [[one, statistics.median(each[one] for each in rounds)] for one in CONTENDERS]
     print(tabulate(rows, headers=["", "pictures/s"], floatfmt=".1f"))
-    for other in ("graph alone", "agent"):
+    for other in CONTENDERS[:2]:
         ratios = sorted(each["camera client"] / each[other] for each in rounds)
         print(f"camera client / {other}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+    milliseconds = statistics.median(each[PRICE] for each in rounds)
+    print(f"processor time of the camera client: {milliseconds:.1f} ms a picture")
     return 0
+
+
+def _round(
+    arguments: argparse.Namespace, folder: Path, package: Package, video: Path, order: Order
+) -> dict[str, float]:
+    client = camera_client(folder, video, order.address, arguments.in_flight, arguments.seconds)
+    return {
+        "graph alone": graph_alone(package, arguments.threads, arguments.seconds),
+        "agent": served(order, arguments.seconds),
+        "camera client": client.per_second,
+        PRICE: client.milliseconds,
+    }
 
 
 def make_video(path: Path, width: int, height: int, frames: int = 60) -> int:
@@ -115,8 +125,8 @@ def served(order: Order, seconds: float) -> float:
         return _per_second(turn, order.clients, seconds)
 
 
-def camera_client(folder: Path, video: Path, address: str, in_flight: int, seconds: float) -> float:
-    """Verdicts a second, by the times of their frames; how long the process takes to start does not count."""
+def camera_client(folder: Path, video: Path, address: str, in_flight: int, seconds: float) -> Measured:
+    """Verdicts a second, and their price; how long the process takes to start does not count."""
     verdicts = folder / "verdicts.jsonl"
     verdicts.unlink(missing_ok=True)
     settings = {
@@ -129,14 +139,41 @@ def camera_client(folder: Path, video: Path, address: str, in_flight: int, secon
     (folder / "line.json").write_text(json.dumps(settings))
     command = [sys.executable, str(CAMERA), "--config", str(folder / "line.json")]
     with (folder / "camera.log").open("w") as log, subprocess.Popen(command, stderr=log) as process:
-        deadline = time.monotonic() + 30
-        while not verdicts.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(seconds)
-        process.terminate()
-    told = [json.loads(line) for line in verdicts.read_text().splitlines()][SETTLE:]
-    first, last = (datetime.fromisoformat(one["time"]) for one in (told[0], told[-1]))
-    return (len(told) - 1) / (last - first).total_seconds()
+        try:
+            while _lines(verdicts) < SETTLE and process.poll() is None:
+                time.sleep(0.02)
+            begin = _seen(process.pid, verdicts)
+            time.sleep(seconds)
+            end = _seen(process.pid, verdicts)
+        finally:
+            process.terminate()
+    pictures = end.pictures - begin.pictures
+    return Measured(pictures / (end.at - begin.at), 1000 * (end.processor - begin.processor) / pictures)
+
+
+class Seen(NamedTuple):
+    """What a running client has done so far."""
+
+    at: float
+    pictures: int
+    processor: float
+    """Seconds of processor time."""
+
+
+class Measured(NamedTuple):
+    """What a turn of the client came to."""
+
+    per_second: float
+    milliseconds: float
+    """Of processor time for each picture, in the client."""
+
+
+def _seen(pid: int, verdicts: Path) -> Seen:
+    return Seen(time.monotonic(), _lines(verdicts), processor_seconds(pid))
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _per_second(turn: Callable[[], object], clients: int, seconds: float) -> float:

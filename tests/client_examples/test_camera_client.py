@@ -141,7 +141,7 @@ def test_kept_pictures_stay_within_their_budget_and_the_manifest_names_those_tha
 def test_the_line_goes_on_while_the_agent_is_killed_and_restarted(tmp_path: Path) -> None:
     with AgentProcess() as agent:
         agent.run_model("parts", make_package(tmp_path / "package"))
-        settings = settings_for(agent, at_end="wait") | {"patience_s": 15}
+        settings = settings_for(agent, at_end="wait") | {"patience_s": 60}
         put_picture(tmp_path / "in", "1-before.png")
         with CameraProcess(tmp_path, settings, "--report-every", "0.1") as camera:
             camera.wait_for_verdicts(1)
