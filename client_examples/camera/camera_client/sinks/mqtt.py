@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,17 @@ class MqttTransport:
         self._client.on_publish = self._acknowledge
 
     def send(self, messages: list[Message], stop: threading.Event) -> int | None:
+        # Not before the broker has let us in: paho would send what it is given meanwhile, and then once more.
+        if not self._client.is_connected():
+            raise NotSent("the broker is away")
+        handed_over = [
+            (message.key, self._client.publish(self._topic, message.payload, self._qos)) for message in messages
+        ]
         # What is handed over at QoS 1 stays with paho until it is acknowledged: to give up and hand it over again would
         # double it. Other messages wait in the outbox meanwhile.
-        handed_over = []
-        for message in messages:
-            publication = self._client.publish(self._topic, message.payload, self._qos)
-            if self._qos == 0 and publication.rc != mqtt.MQTT_ERR_SUCCESS:
-                break
-            handed_over.append((message.key, publication.mid))
-        if not handed_over:
-            raise NotSent("the broker is away")
-        return self._last_acknowledged(handed_over, stop)
+        if self._qos == 0:
+            handed_over = list(takewhile(lambda one: one[1].rc == mqtt.MQTT_ERR_SUCCESS, handed_over))
+        return self._last_acknowledged([(key, publication.mid) for key, publication in handed_over], stop)
 
     def close(self) -> None:
         self._client.disconnect()
