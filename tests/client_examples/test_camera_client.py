@@ -57,6 +57,7 @@ def test_a_folder_is_inspected_in_counting_order_and_the_client_ends(
     assert [first["verdict"], second["verdict"], third["verdict"]] == ["pass", "reject", "pass"]
     assert second["anomaly_score"] == 1.0
     assert second["anomalies"][1] == {"name": "anomaly", "total_percentage_area": 1.0, "hex_color": "#23A436"}
+    assert second["model_version"] == "1.0.0"
     assert (second["width"], second["height"], second["camera"]) == (WIDTH, HEIGHT, "line-1")
     assert len({first["id"], second["id"], third["id"]}) == 3
     assert camera.counts() == {
@@ -294,6 +295,14 @@ def test_rates_are_logged(shared_agent: AgentProcess, tmp_path: Path) -> None:
             r"1 to inspect, 0 replaced by newer ones, 1 verdicts \(\d+\.\d/s\).*frame to verdict \d+ ms"
         )
         assert camera.stop() == 0
+
+
+def test_a_library_that_is_missing_is_named_with_where_it_is_required(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text('raise ImportError("not installed")')
+    settings = {"model": "parts", "source": {"address": "video:line.mp4"}}
+    with CameraProcess(tmp_path, settings, environment={"PYTHONPATH": str(tmp_path)}) as camera:
+        assert camera.wait() == 2
+    assert camera.log.read_text() == "source: this needs OpenCV (requirements-opencv.txt): not installed\n"
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,13 @@ def inspection(number: int = 1, types: int = 0) -> Inspection:
         for index in range(types)
     ]
     result: Any = SimpleNamespace(
-        is_anomalous=True, confidence=0.9, anomaly_score=0.9, anomaly_threshold=0.5, anomalies=found, milliseconds=1.0
+        is_anomalous=True,
+        confidence=0.9,
+        anomaly_score=0.9,
+        anomaly_threshold=0.5,
+        anomalies=found,
+        milliseconds=1.0,
+        details={},
     )
     now = datetime.now(timezone.utc)
     return Inspection(
@@ -220,6 +226,15 @@ def test_without_room_on_disk_messages_stay_in_memory(tmp_path: Path) -> None:
         outbox.to_disk()
     assert [message.payload for message in outbox.first(9, timeout=0)] == [b"1", b"2", b"3"]
     assert outbox.dropped == 1
+
+
+def test_a_damaged_file_is_put_aside_and_messages_are_kept_in_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "o.sqlite").write_bytes(b"what a power failure has left" * 100)
+    outbox = Outbox(tmp_path / "o.sqlite", most_waiting=9)
+    outbox.add(b"new")
+    outbox.to_disk()
+    assert [message.payload for message in Outbox(tmp_path / "o.sqlite", 9).first(9, timeout=0)] == [b"new"]
+    assert (tmp_path / "o.damaged").exists()
 
 
 def test_a_message_with_too_many_types_leaves_out_the_smallest_and_counts_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import closing
 
 from camera_client.complaint import Complaint
 from camera_client.frame_ring import FrameRing, NoSharedMemory, Slot
@@ -57,11 +58,12 @@ class Capturing:
     def _read_to_the_end(self) -> bool:
         """Whether it came to the end, rather than to a fault."""
         try:
-            for frame in self._source.frames(self._stop):
-                self.read += 1
-                if self._trigger.is_due():
-                    self._hand_on(frame)
-                self._complaint.is_over()
+            with closing(self._source.frames(self._stop)) as frames:
+                for frame in frames:
+                    self.read += 1
+                    if self._trigger.is_due():
+                        self._hand_on(frame)
+                    self._complaint.is_over()
         except (SourceFailed, CropOutside, NoSharedMemory) as problem:
             self._complaint.say(f"{problem}; tried again every {self._settings.source.reconnect_s:g} s")
         except Exception:  # drivers and decoders have errors that nobody foresaw, and another frame may be fine

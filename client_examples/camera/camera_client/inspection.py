@@ -56,6 +56,8 @@ class Inspection:
             "reason": self.decision.reason,
         }
         if self.result is not None:
+            if version := self.result.details.get("model-version"):
+                told["model_version"] = version
             told |= {
                 "is_anomalous": self.result.is_anomalous,
                 "confidence": round(self.result.confidence, 4),

@@ -76,6 +76,8 @@ class MessageSink:
                 except Exception:  # whatever it is: this sink tries again, and the line never notices
                     logging.getLogger(self.name).exception("an error nobody foresaw; messages wait")
                     self._stop.wait(AGAIN_AFTER_S)
+            elif len(self._outbox):  # the disk they are on cannot be read
+                self._stop.wait(AGAIN_AFTER_S)
 
     def _send(self, messages: list[Message]) -> None:
         try:

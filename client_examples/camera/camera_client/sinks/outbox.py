@@ -116,9 +116,13 @@ class Outbox:
         try:
             with closing(self._open()) as database:
                 return database.execute(question, values).fetchall()
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             self._complaint.say(f"{self._path} cannot be read: {error}")
-            return []
+        except sqlite3.DatabaseError as error:  # what a power failure can leave of a file
+            aside = self._path.with_suffix(".damaged")
+            self._complaint.say(f"{self._path} is put aside as {aside.name}: {error}")
+            self._path.replace(aside)
+        return []
 
     def _change(self, statement: str, rows: list[tuple[Any, ...]]) -> bool:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
@@ -33,9 +33,9 @@ class Frame:
 
 
 class Source(Protocol):
-    """One camera or recording; opened as often as `frames` is called."""
+    """One camera or recording; opened as often as `frames` is called, and closed with it."""
 
-    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+    def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
         """Frames, each good until the next is asked for. Ends after the last, or soon after `stop`.
 
         Raises SourceFailed when the camera is away.

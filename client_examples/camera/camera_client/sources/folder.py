@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ class FolderSource:
         self._folder, self._settings = Path(settings.place), settings
         self._seen: dict[Path, tuple[int, int]] = {}
 
-    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+    def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
         if self._settings.at_end != "wait":
             self._seen.clear()
         pace = Pace(self._settings.frame_rate, stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import gi
 import numpy as np
@@ -26,7 +26,7 @@ class GStreamerSource:
         Gst.init(None)
         self._settings = settings
 
-    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+    def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
         try:
             pipeline = Gst.parse_launch(self._description())
         except GLib.Error as error:

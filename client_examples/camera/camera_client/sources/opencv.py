@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ class OpenCvSource:
     def __init__(self, settings: Source) -> None:
         self._settings = settings
 
-    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+    def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
         capture = self._open()
         try:
             pace = Pace(self._frame_rate(capture), stop)
