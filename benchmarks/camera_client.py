@@ -205,7 +205,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=_size, default=(1280, 960), metavar="WIDTHxHEIGHT")
     parser.add_argument("--task", choices=["classification", "segmentation"], default="classification")
     parser.add_argument("--threads", type=int, default=1, help="of the graph; 0: as many as there are cores")
-    parser.add_argument("--in-flight", type=int, default=2, help="calls at a time")
+    parser.add_argument("--in-flight", type=int, default=3, help="calls at a time")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each turn")
     return parser.parse_args()

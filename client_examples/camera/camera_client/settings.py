@@ -191,8 +191,8 @@ class Settings(Part):
     socket: str = "unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock"
     patience_s: NotNegative = 5.0
     """For how long an answer is asked for while the agent restarts; then the verdict is uncertain."""
-    in_flight: Annotated[int, Meta(ge=1, le=8)] = 2
-    """Pictures the agent has at the same time: it prepares one while the model runs on the other."""
+    in_flight: Annotated[int, Meta(ge=1, le=8)] = 3
+    """Pictures the agent has at the same time: the model runs on one, the next is prepared, one is ready behind them."""
     report_every_s: Positive = 60.0
     """How often rates are logged."""
     waiting_folder: str = "waiting"
