@@ -225,7 +225,7 @@ def test_a_full_disk_costs_lines_and_pictures_but_not_the_line(shared_agent: Age
     settings = settings_for(shared_agent, at_end="wait") | {"overlays": {"folder": "found"}, "in_flight": 1}
     with CameraProcess(tmp_path, settings) as camera:
         before = camera.wait_for_verdicts(3)
-        wait_for("the overlays", lambda: len(list((tmp_path / "found").glob("*.jpg"))) == 3)
+        wait_for("the overlays", lambda: len(list((tmp_path / "found").glob("camera-*.jpg"))) == 3)
         pid, size = camera.process.pid, (tmp_path / "verdicts.jsonl").stat().st_size
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))
         put_picture(tmp_path / "in", "4.png", 0)

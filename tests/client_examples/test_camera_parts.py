@@ -270,7 +270,7 @@ def test_the_file_of_verdicts_is_put_aside_at_half_its_limit(tmp_path: Path) -> 
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 2500
 
 
-def test_a_full_disk_is_an_error_and_not_half_a_line(tmp_path: Path) -> None:
+def test_a_disk_without_room_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "verdicts.jsonl"
     path.symlink_to("/dev/full")
     with pytest.raises(OSError) as failure:

@@ -192,7 +192,7 @@ class Settings(Part):
     patience_s: NotNegative = 5.0
     """For how long an answer is asked for while the agent restarts; then the verdict is uncertain."""
     in_flight: Annotated[int, Meta(ge=1, le=8)] = 3
-    """Pictures the agent has at the same time: the model runs on one, the next is prepared, one is ready behind them."""
+    """Pictures the agent has at a time: the model runs on one, the next is prepared, one is ready behind them."""
     report_every_s: Positive = 60.0
     """How often rates are logged."""
     waiting_folder: str = "waiting"
