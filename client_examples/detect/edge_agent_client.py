@@ -98,12 +98,10 @@ class SharedSegment:
         self.name = f"edge-agent-client-{os.getpid()}-{secrets.token_hex(4)}"
         self._path = Path("/dev/shm") / self.name
         self._memory: mmap.mmap | None = None
+        self._room: NDArray[np.uint8] | None = None
         self._descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         if group is not None:
-            with contextlib.suppress(
-                PermissionError
-            ):  # not a member of that group: then the agent has to be the same user
-                os.chown(self._descriptor, -1, group)
+            self.share_with(group)
         os.fchmod(self._descriptor, 0o660)  # whatever the umask is: the agent reads the picture and writes the mask
 
     def __enter__(self) -> SharedSegment:
@@ -115,18 +113,33 @@ class SharedSegment:
     def close(self) -> None:
         """Give the memory back."""
         self._path.unlink(missing_ok=True)
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        self._memory = self._room = None  # unmapped as soon as nobody holds a picture in it any more
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def share_with(self, group: int) -> None:
+        """Let a group that the agent's user is in use the segment."""
+        # Not a member of that group: then the agent has to be the same user.
+        with contextlib.suppress(PermissionError):
+            os.chown(self._descriptor, -1, group)
+
+    def room(self, height: int, width: int) -> NDArray[np.uint8]:
+        """The place of a picture, (height, width, 3) RGB, to write into: `detect` then copies nothing."""
+        if self._room is None or self._room.shape != (height, width, 3):
+            size = height * width * 3
+            self._room = np.frombuffer(self._at_least(2 * size), np.uint8, count=size).reshape(height, width, 3)
+        return self._room
+
     def put(self, pixels: NDArray[np.uint8]) -> tuple[messages.SharedMemoryHandle, messages.SharedMemoryHandle]:
-        """Copy a picture in. Returns where it lies, and a place of the same size right behind it for its mask."""
+        """Copy a picture in, if it is not there already (`room`).
+
+        Returns where it lies, and a place of the same size right behind it for its mask.
+        """
+        room = self.room(*pixels.shape[:2])
+        if pixels is not room:
+            room[:] = pixels
         size = pixels.nbytes
-        memory = self._at_least(2 * size)
-        np.frombuffer(memory, np.uint8, count=size)[:] = pixels.reshape(-1)
         return (
             messages.SharedMemoryHandle(name=self.name, size=size, offset=0),
             messages.SharedMemoryHandle(name=self.name, size=size, offset=size),
@@ -139,8 +152,6 @@ class SharedSegment:
 
     def _at_least(self, size: int) -> mmap.mmap:
         if self._memory is None or len(self._memory) < size:
-            if self._memory is not None:
-                self._memory.close()
             # Not ftruncate alone: where /dev/shm is full it succeeds, and the first write kills the process.
             os.posix_fallocate(self._descriptor, 0, size)
             self._memory = mmap.mmap(self._descriptor, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import shutil
 import tempfile
@@ -62,6 +63,16 @@ class Nucleus:
     def states(self) -> list[str]:
         """As reported, in order."""
         return list(self._operations.states)
+
+    @property
+    def published(self) -> list[tuple[str, bytes]]:
+        """Topics and payloads of what was sent to AWS IoT Core and to local topics, in order."""
+        return list(self._operations.published)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """As another component does, on a local topic."""
+        message = {"binaryMessage": {"message": base64.b64encode(payload).decode()}}
+        self._do(lambda: self._operations.answer("PublishToTopic", {"topic": topic, "publishMessage": message}))
 
     @property
     def calls(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,8 @@ class Operations:
         """Operations that are refused, and how."""
         self.answers: dict[str, Payload] = {}
         """Operations that are answered with this, whatever was asked."""
+        self.published: list[tuple[str, bytes]] = []
+        """Topics and payloads of what was sent to AWS IoT Core and to local topics, in order."""
         self.calls: list[str] = []
         """Names of operations, in the order they were asked for."""
         self._subscriptions: list[Subscription] = []
@@ -102,11 +105,14 @@ class Operations:
 
     def _publish_to_topic(self, request: Payload) -> Payload:
         (kind, content), context = next(iter(request["publishMessage"].items())), {"topic": request["topic"]}
+        if kind == "binaryMessage":
+            self.published.append((request["topic"], base64.b64decode(content["message"])))
         event = {kind: {**content, "context": context}}
         self._send("SubscribeToTopic", request["topic"], "SubscriptionResponseMessage", event)
         return {}
 
     def _publish_to_iot_core(self, request: Payload) -> Payload:
+        self.published.append((request["topicName"], base64.b64decode(request.get("payload", ""))))
         event = {"message": {"topicName": request["topicName"], "payload": request.get("payload", "")}}
         self._send("SubscribeToIoTCore", request["topicName"], "IoTCoreMessage", event)
         return {}

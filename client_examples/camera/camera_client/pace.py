@@ -1,0 +1,21 @@
+"""Plays a recording at a frame rate."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class Pace:
+    """Lets one frame through each 1 / `frame_rate` seconds; all at once where it is 0."""
+
+    def __init__(self, frame_rate: float, stop: threading.Event) -> None:
+        self._between = 1 / frame_rate if frame_rate else 0.0
+        self._stop = stop
+        self._next = time.monotonic()
+
+    def wait(self) -> None:
+        """Return when it is the next frame's time, or when everything stops."""
+        if self._between:
+            self._stop.wait(max(0.0, self._next - time.monotonic()))
+            self._next += self._between
