@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         Refusal: a sentence for the engineer: no labelled images, no such package, no agent, no room to write.
     """
-    from agent.commands.workbench import need
+    from agent.commands.workbench import inspector_of, need
 
     need("matplotlib", "sklearn", "tqdm")
 
@@ -81,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         models = [arguments.model] if arguments.compare is None else [arguments.model, arguments.compare]
-        inspectors = [stack.enter_context(_inspector(model, arguments)) for model in models]
+        inspectors = [
+            stack.enter_context(inspector_of(model, arguments.agent, arguments.shared_memory)) for model in models
+        ]
         names = _names(inspectors, arguments.name)
         evaluations = [
             _evaluate(inspector, images, arguments.output, name, rules)
@@ -135,15 +137,6 @@ def _evaluate(
         files = _write(evaluation, output, name)
     print(f"Wrote {', '.join(map(str, files))}\n")
     return evaluation
-
-
-def _inspector(model: str, arguments: argparse.Namespace) -> AbstractContextManager[Inspector]:
-    from agent.workbench.inspection.agent_inspector import agent_inspector
-    from agent.workbench.inspection.package_inspector import package_inspector
-
-    if arguments.agent is None:
-        return package_inspector(Path(model))
-    return agent_inspector(model, arguments.agent, arguments.shared_memory, lambda told: print(told, file=sys.stderr))
 
 
 def _print(evaluation: Evaluation, rules: ClientRules | None) -> None:
