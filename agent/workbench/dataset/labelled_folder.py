@@ -24,8 +24,8 @@ BAD_WORDS = frozenset({"anomaly", "anomalous", "bad", "defect", "defective"})
 SETS = frozenset({"test", "train", "training", "validation"})
 """First words of file names that tell which set an image is of, and nothing of the image."""
 MASK_FOLDERS = ("masks", "mask-images", "ground_truth")
-NO_TYPES = frozenset({*MASK_FOLDERS, "train", "test"})
-"""Folders beside good/ that are no kind of defect."""
+NO_TYPES = frozenset({*MASK_FOLDERS, "train", "test", "pictures"})
+"""Folders beside good/ that are no kind of defect; in `pictures` are those that the camera client keeps."""
 
 
 @dataclass(frozen=True)

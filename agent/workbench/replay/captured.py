@@ -41,6 +41,8 @@ class CapturedPicture:
     camera: str
     time: str
     """When the frame was captured: ISO 8601, UTC."""
+    file: str
+    """That the frame came from; empty for cameras."""
     verdict: Verdict
     model: str
     """The component that answered."""
@@ -152,6 +154,7 @@ class _Inspection(msgspec.Struct):
     anomaly_threshold: Fraction
     anomalies: list[_Anomaly]
     model_version: str = ""
+    file: str = ""
 
 
 def _captured(line: ManifestLine, root: Path | None) -> CapturedPicture:
@@ -169,6 +172,7 @@ def _captured(line: ManifestLine, root: Path | None) -> CapturedPicture:
         root=root,
         camera=told.camera,
         time=told.time,
+        file=told.file,
         verdict=told.verdict,
         model=told.model,
         version=told.model_version,

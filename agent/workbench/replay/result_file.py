@@ -44,6 +44,7 @@ def _picture(one: Replayed) -> dict[str, Any]:
         "line": picture.line.number,
         "camera": picture.camera,
         "time": picture.time,
+        "file": picture.file,
         "verdict_then": picture.verdict,
         "changed": one.change.value,
         "label_says_anomalous": picture.is_anomalous,

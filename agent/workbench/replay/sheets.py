@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agent.images.detection import Detection
 from agent.workbench.contact_sheet import Tile, contact_sheet
 from agent.workbench.image_file import read_image
@@ -16,9 +13,13 @@ from agent.workbench.overlay import overlay
 from agent.workbench.replay.replay import OF_A_FILE, Replay, Replayed
 from agent.workbench.replay.tables import areas, verdict
 
-TILE_WIDTH = 480
+TILE_WIDTH = 400
+COLUMNS = 4
+"""Two pictures beside each other, each twice."""
 ON_A_SHEET = 8
 """Pictures on one file: more would make it too long to be looked at."""
+MOST = 200
+"""Pictures on all files: nobody looks at more."""
 
 
 def write_sheets(replay: Replay, folder: Path) -> list[Path]:
@@ -30,13 +31,14 @@ def write_sheets(replay: Replay, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for earlier in folder.glob("changed-[0-9][0-9][0-9].png"):
         earlier.unlink()
-    changed, files = replay.changed, []
-    for first in range(0, len(changed), ON_A_SHEET):
-        shown = changed[first : first + ON_A_SHEET]
-        place = f"{first + 1} to {first + len(shown)} of {len(changed)} changed pictures"
-        title = f"{place}: left {replay.models_then} then, right {replay.models_now} now"
+    files = []
+    for first in range(0, min(len(replay.changed), MOST), ON_A_SHEET):
+        shown = replay.changed[first : first + ON_A_SHEET]
+        place = f"{first + 1} to {first + len(shown)} of {len(replay.changed)} changed pictures"
+        title = f"{place}, each twice: {replay.models_then} then, {replay.models_now} now"
+        columns = COLUMNS if len(shown) > 1 else 2
         file = folder / f"changed-{first // ON_A_SHEET + 1:03}.png"
-        contact_sheet([tile for one in shown for tile in _tiles(one)], 2, title, TILE_WIDTH).save(file)
+        contact_sheet([tile for one in shown for tile in _tiles(one)], columns, title, TILE_WIDTH).save(file)
         files.append(file)
     return files
 
@@ -48,16 +50,18 @@ def _tiles(one: Replayed) -> Iterator[Tile]:
     with suppress(*OF_A_FILE):  # the table has told of it
         before = one.picture.mask
     after = None if one.mask is None else read_image(one.mask)
-    yield _tile(pixels, before, one.then, f"{one.picture.name}, {one.picture.camera}, {one.picture.time}", truth)
-    told = areas(one.areas) or "no area"
-    iou = "" if one.masks is None else f"; IoU of the masks {one.masks.iou:.3f}"
-    yield _tile(pixels, after, one.now, f"{told}{iou}", truth)
+    source = ", ".join(filter(None, (one.picture.camera, one.picture.file, one.picture.time)))
+    yield Tile(
+        overlay(pixels, before, None, TILE_WIDTH),
+        f"then {_said(one.then)}\n{one.picture.name}\n{source}",
+        None if truth is None else one.then.is_anomalous == truth,
+    )
+    iou = "" if one.masks is None else f"IoU of the masks {one.masks.iou:.3f}"
+    yield Tile(
+        overlay(pixels, after, None, TILE_WIDTH), f"now {_said(one.now)}\n{areas(one.areas)}\n{iou}", one.is_right
+    )
 
 
-def _tile(
-    pixels: NDArray[np.uint8], mask: NDArray[np.uint8] | None, answer: Detection, told: str, truth: bool | None
-) -> Tile:
+def _said(answer: Detection) -> str:
     comparison = ">=" if answer.score >= answer.threshold else "<"
-    said = f"{verdict(answer.is_anomalous)}: score {answer.score:.4f} {comparison} {answer.threshold:g}"
-    is_right = None if truth is None else answer.is_anomalous == truth
-    return Tile(overlay(pixels, mask, None, TILE_WIDTH), f"{said}\n{told}", is_right)
+    return f"{verdict(answer.is_anomalous)}: score {answer.score:.4f} {comparison} {answer.threshold:g}"
