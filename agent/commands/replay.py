@@ -101,8 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
         answers: list[Replayed | Unanswered] = [Unanswered("", str(refusal)) for refusal in unusable]
         answers += _replay(arguments, pictures, masks)
         replay = outcome(answers)
-        _print(replay, arguments.tolerance)
-        _write(replay, arguments)
+        # Before anything is printed: whoever reads that may stop reading.
+        written = _write(replay, arguments)
+    _print(replay, arguments.tolerance)
+    if written:
+        print(f"Wrote {', '.join(map(str, written))}")
     if replay.unanswered:
         return 1
     found = {"verdict": replay.flipped, "any": replay.changed}.get(arguments.fail_on, [])
@@ -155,7 +158,8 @@ def _print(replay: Replay, tolerance: float) -> None:
         print(f"Warning: {len(problems) - NAMED} more; the file of --json names all of them.", file=sys.stderr)
 
 
-def _write(replay: Replay, arguments: argparse.Namespace) -> None:
+def _write(replay: Replay, arguments: argparse.Namespace) -> list[Path]:
+    """The files that were written. Raises OutputNotWritable."""
     from agent.workbench.errors import OutputNotWritable
     from agent.workbench.output_file import renamed_to
     from agent.workbench.replay.result_file import document
@@ -171,5 +175,4 @@ def _write(replay: Replay, arguments: argparse.Namespace) -> None:
             written += write_sheets(replay, arguments.pictures)
         except OSError as error:
             raise OutputNotWritable(arguments.pictures, error.strerror or str(error), "--pictures") from None
-    if written:
-        print(f"Wrote {', '.join(map(str, written))}")
+    return written

@@ -212,9 +212,14 @@ def area_changes(then: Detection, now: Detection) -> list[AreaChange]:
 
 def mask_change(then: NDArray[np.uint8], now: NDArray[np.uint8]) -> MaskChange:
     """What two masks (uint8, (height, width, 3), RGB, background white) of one picture mark."""
-    before, after = (then != WHITE).any(axis=2), (now != WHITE).any(axis=2)
+    before, after = _marked(then), _marked(now)
     either, both = int(np.count_nonzero(before | after)), int(np.count_nonzero(before & after))
     return MaskChange(both / either if either else 1.0, (either - both) / before.size)
+
+
+def _marked(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where a mask is not white. Channel by channel: reducing the last axis takes several times as long."""
+    return np.asarray((mask[..., 0] & mask[..., 1] & mask[..., 2]) != WHITE)
 
 
 def _compared(picture: CapturedPicture, now: NDArray[np.uint8] | None) -> tuple[MaskChange | None, str]:
