@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,15 +125,16 @@ def _evaluate(
     """The evaluation of one model, printed, and written to files called after `name`."""
     from agent.commands.workbench import progress_bar
     from agent.workbench.evaluation.evaluation import evaluate
+    from agent.workbench.output_file import writing_into
 
     labelled = sum(image.is_anomalous is not None for image in images)
     with (
-        _writing_into(output),
+        writing_into(output),
         progress_bar("inspecting", labelled) as bar,
     ):
         evaluation = evaluate(inspector, images, output / f"masks-{name}", lambda: bar.update())
     _print(evaluation, rules)
-    with _writing_into(output):
+    with writing_into(output):
         files = _write(evaluation, output, name)
     print(f"Wrote {', '.join(map(str, files))}\n")
     return evaluation
@@ -180,15 +181,3 @@ def _names(inspectors: Sequence[Inspector], given: str | None) -> list[str]:
         name = own if names or given is None else given
         names.append(name if name not in names else f"{name}-2")
     return names
-
-
-@contextmanager
-def _writing_into(output: Path) -> Iterator[None]:
-    """Makes the output folder where it is not there. Raises OutputNotWritable where it, or a file in it, cannot be."""
-    from agent.workbench.errors import OutputNotWritable
-
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise OutputNotWritable(output, error.strerror or str(error)) from None

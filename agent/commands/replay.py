@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -32,6 +34,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `edge-agent replay`."""
+    from agent.workbench.replay.captured import VERDICTS
+
     parser.description = (
         "Inspects pictures that the camera client kept once more, and tells what changed: verdicts, scores, "
         "thresholds, areas and masks. Nothing is changed in the folder."
@@ -55,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         action="append",
-        choices=("pass", "reject", "uncertain"),
+        choices=VERDICTS,
         help="only pictures of this verdict of the camera client; may be given several times",
     )
     parser.add_argument(
@@ -90,19 +94,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     need("tqdm")
 
-    from agent.workbench.mask_folder import MaskFolder
     from agent.workbench.replay.captured import VERDICTS, captured_pictures
     from agent.workbench.replay.replay import Unanswered, outcome
 
     _check(arguments)
     pictures, unusable = captured_pictures(arguments.sources, arguments.root, arguments.only or VERDICTS)
-    with TemporaryDirectory(prefix="edge-agent-replay-") as folder:
-        masks = MaskFolder(Path(folder)) if arguments.pictures else None
+    with _outputs(arguments) as outputs:
         answers: list[Replayed | Unanswered] = [Unanswered("", str(refusal)) for refusal in unusable]
-        answers += _replay(arguments, pictures, masks)
+        answers += _replay(arguments, pictures, outputs.masks)
         replay = outcome(answers)
         # Before anything is printed: whoever reads that may stop reading.
-        written = _write(replay, arguments)
+        written = _write(replay, outputs, arguments)
     _print(replay, arguments.tolerance)
     if written:
         print(f"Wrote {', '.join(map(str, written))}")
@@ -110,6 +112,16 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     found = {"verdict": replay.flipped, "any": replay.changed}.get(arguments.fail_on, [])
     return FOUND_A_CHANGE if found else 0
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What is written into: None where nobody has asked for it."""
+
+    json: Path | None
+    """Becomes the file of --json."""
+    masks: MaskFolder | None
+    """For the pictures, and gone with them."""
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -122,6 +134,23 @@ def _check(arguments: argparse.Namespace) -> None:
         for option, value in (("--agent", arguments.agent), ("--model", arguments.model)):
             if value is not None:
                 raise SettingOutOfRange(option, value, "left out where --package says what answers")
+
+
+@contextmanager
+def _outputs(arguments: argparse.Namespace) -> Iterator[_Outputs]:
+    """Opened before the work, so that none is done in vain. Raises OutputNotWritable."""
+    from agent.workbench.mask_folder import MaskFolder
+    from agent.workbench.output_file import renamed_to, writing_into
+
+    file, masks = None, None
+    with ExitStack() as opened:
+        if arguments.json:
+            file = opened.enter_context(renamed_to(arguments.json, "--json"))
+            file.touch()
+        if arguments.pictures:
+            opened.enter_context(writing_into(arguments.pictures, "--pictures"))
+            masks = MaskFolder(Path(opened.enter_context(TemporaryDirectory(prefix=".masks-", dir=arguments.pictures))))
+        yield _Outputs(file, masks)
 
 
 def _replay(
@@ -158,21 +187,13 @@ def _print(replay: Replay, tolerance: float) -> None:
         print(f"Warning: {len(problems) - NAMED} more; the file of --json names all of them.", file=sys.stderr)
 
 
-def _write(replay: Replay, arguments: argparse.Namespace) -> list[Path]:
-    """The files that were written. Raises OutputNotWritable."""
-    from agent.workbench.errors import OutputNotWritable
-    from agent.workbench.output_file import renamed_to
+def _write(replay: Replay, outputs: _Outputs, arguments: argparse.Namespace) -> list[Path]:
+    """The files that were written."""
     from agent.workbench.replay.result_file import document
     from agent.workbench.replay.sheets import write_sheets
 
     written: list[Path] = []
-    if arguments.json:
-        with renamed_to(arguments.json, "--json") as file:
-            file.write_bytes(document(replay, arguments.tolerance))
+    if outputs.json:
+        outputs.json.write_bytes(document(replay, arguments.tolerance))
         written.append(arguments.json)
-    if arguments.pictures:
-        try:
-            written += write_sheets(replay, arguments.pictures)
-        except OSError as error:
-            raise OutputNotWritable(arguments.pictures, error.strerror or str(error), "--pictures") from None
-    return written
+    return [*written, *(write_sheets(replay, arguments.pictures) if arguments.pictures else [])]

@@ -1,4 +1,4 @@
-"""Files of the workbench that are there only when they are whole."""
+"""Files that the workbench writes: there only when they are whole, and a sentence where they cannot be."""
 
 from __future__ import annotations
 
@@ -29,3 +29,17 @@ def renamed_to(path: Path, option: str = "--output") -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it is not there any more, or never was
             temporary.unlink()
+
+
+@contextmanager
+def writing_into(folder: Path, option: str = "--output") -> Iterator[None]:
+    """Makes the folder where it is not there. `option` is the one that named it.
+
+    Raises:
+        OutputNotWritable: it cannot be made, or the block could not write a file in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise OutputNotWritable(folder, error.strerror or str(error), option) from None

@@ -22,8 +22,10 @@ from agent.workbench.replay import sheets
 from agent.workbench.replay.replay import Change, MaskChange, change_between, mask_change
 from tests.support.agent_process import AgentProcess, detect, inline_request, names, wait_for
 from tests.support.camera_process import CameraProcess, put_picture
+from tests.support.checkout import ROOT
 from tests.support.packages import HEIGHT, WIDTH, changed, grey, make_package
 
+COOKIES = ROOT.parent / "shared" / "data" / "cookies"
 SPOTTED = "5.png"
 BRIGHTNESS = {"1.png": 255, "2.png": 200, "3.png": 130, "4.png": 120, SPOTTED: 0}
 """The tiny model's score is 1 - brightness / 255, so that the third has 0.4902 and the fourth 0.5294."""
@@ -49,6 +51,21 @@ def agent(packages: Path) -> Iterator[AgentProcess]:
         yield process
 
 
+def capture(agent: AgentProcess, model: str, pictures: Path, folder: Path) -> Path:
+    """What the camera client keeps of the pictures of a folder: all of them."""
+    settings = {
+        "model": model,
+        "name": "line-1",
+        "socket": f"unix://{agent.socket}",
+        "source": {"address": f"folder:{pictures}"},
+        "rules": {"uncertain_band": 0.05},
+        "capture": {"folder": "kept", "one_in": 1},
+    }
+    with CameraProcess(folder, settings) as camera:
+        assert camera.wait() == 0
+    return folder / "kept"
+
+
 @pytest.fixture(scope="module")
 def line(agent: AgentProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the camera client kept of five pictures that `parts` answered."""
@@ -58,17 +75,7 @@ def line(agent: AgentProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
     spotted = grey(255)
     spotted[:16] = 30
     Image.fromarray(spotted).save(folder / "in" / SPOTTED)
-    settings = {
-        "model": "parts",
-        "name": "line-1",
-        "socket": f"unix://{agent.socket}",
-        "source": {"address": "folder:in"},
-        "rules": {"uncertain_band": 0.05},
-        "capture": {"folder": "kept", "one_in": 1},
-    }
-    with CameraProcess(folder, settings) as camera:
-        assert camera.wait() == 0
-    return folder / "kept"
+    return capture(agent, "parts", folder / "in", folder)
 
 
 @pytest.fixture
@@ -276,6 +283,17 @@ def test_a_place_that_cannot_be_written_is_said_with_its_option(packages: Path, 
     assert f"Choose another {option}" in capsys.readouterr().err
 
 
+def test_what_nobody_reads_to_its_end_is_written_all_the_same(
+    packages: Path, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    assert run("replay", kept, "--package", packages / "parts", "--json", tmp_path / "told.json") == 1
+    assert Told(tmp_path / "told.json").all["counts"]["unchanged"] == 5
+
+
 # --- pictures of what changed ---
 
 
@@ -402,3 +420,21 @@ def test_masks_are_compared_by_what_they_mark() -> None:
     then[:16] = (0x23, 0xA4, 0x36)
     now[8:24] = (0x14, 0xA3, 0xB3)
     assert mask_change(then, now) == MaskChange(pytest.approx(8 / 24), pytest.approx(16 / HEIGHT))
+
+
+# --- real photographs ---
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not COOKIES.is_dir(), reason="the photographs (../shared/data/cookies) are not here")
+def test_photographs_get_the_same_answer_from_what_was_kept_of_them(tmp_path: Path, replay) -> None:
+    good = COOKIES / "training-images" / "normal-*.jpg"
+    assert run("fit", good, "--name", "cookies", "--size", 96, "--output", tmp_path / "package") == 0
+    with AgentProcess() as agent:
+        agent.run_model("cookies", tmp_path / "package")
+        kept = capture(agent, "cookies", COOKIES / "test-images", tmp_path)
+        code, told = replay(kept, "--agent", agent.socket, "--tolerance", 0, "--fail-on", "any")
+        assert (code, told.all["counts"]["unchanged"]) == (0, 22)
+    code, told = replay(kept, "--package", tmp_path / "package", "--fail-on", "any")
+    assert (code, told.all["counts"]["unchanged"]) == (0, 22)
+    assert {picture["now"]["is_anomalous"] for picture in told.all["pictures"]} == {False, True}

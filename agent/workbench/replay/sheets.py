@@ -26,9 +26,8 @@ def write_sheets(replay: Replay, folder: Path) -> list[Path]:
     """`changed-001.png` and so on in `folder`, the greatest changes first; those of an earlier replay are removed.
 
     Raises:
-        OSError: the folder cannot be made, or not be written into.
+        OSError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for earlier in folder.glob("changed-[0-9][0-9][0-9].png"):
         earlier.unlink()
     files = []
