@@ -28,6 +28,8 @@ OF_A_FILE = (BadManifestLine, UnreadableImage, ImageSizeNotAllowed, NotAsCapture
 """What can be wrong with one picture, or its mask, and not with the next."""
 PERCENTILES = (0, 10, 50, 90, 100)
 """Of how the scores moved."""
+ROUNDING = 1e-6
+"""The camera client tells areas with six decimals, and scores with four."""
 WHITE = 255
 """All three channels of a mask's background."""
 
@@ -197,8 +199,7 @@ def change_between(then: Detection, now: Detection, masks: MaskChange | None, to
     differences = [abs(now.score - then.score), *(abs(area.now - area.then) for area in area_changes(then, now))]
     if masks is not None:
         differences.append(masks.differing)
-    # Scores have four decimals, whose differences floating point makes a little larger or smaller.
-    if now.threshold != then.threshold or max(differences) > tolerance + 1e-9:
+    if now.threshold != then.threshold or max(differences) > tolerance + ROUNDING:
         return Change.FIGURES
     return Change.NOTHING
 
