@@ -2,8 +2,8 @@
 
     edge-agent COMMAND ...        (python -m agent COMMAND ... is the same)
 
-Exit codes: 0 done, or asked to stop; 1 it could not be done; 2 a wrong setting or argument; 4 another agent serves
-the socket.
+Exit codes: 0 done, or asked to stop; 1 it could not be done; 2 a wrong setting or argument; 3 `replay --fail-on` found
+such a change; 4 another agent serves the socket.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "tell what a package or an ONNX file is",
     "verify": "check a package: files, model, self-test",
     "evaluate": "tell how good a model is, on labelled images",
+    "replay": "inspect pictures again that the camera client kept, and tell what changed",
     "doctor": "tell what this device can run models on, and what to do about the rest",
     "engines": "build, list and remove the TensorRT engines of this device",
     "detect": "inspect images with a package, without a server",

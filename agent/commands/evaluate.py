@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         Refusal: a sentence for the engineer: no labelled images, no such package, no agent, no room to write.
     """
-    from agent.commands.workbench import need
+    from agent.commands.workbench import inspector_of, need
 
     need("matplotlib", "sklearn", "tqdm")
 
@@ -81,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         models = [arguments.model] if arguments.compare is None else [arguments.model, arguments.compare]
-        inspectors = [stack.enter_context(_inspector(model, arguments)) for model in models]
+        inspectors = [
+            stack.enter_context(inspector_of(model, arguments.agent, arguments.shared_memory)) for model in models
+        ]
         names = _names(inspectors, arguments.name)
         evaluations = [
             _evaluate(inspector, images, arguments.output, name, rules)
@@ -123,27 +125,19 @@ def _evaluate(
     """The evaluation of one model, printed, and written to files called after `name`."""
     from agent.commands.workbench import progress_bar
     from agent.workbench.evaluation.evaluation import evaluate
+    from agent.workbench.output_file import writing_into
 
     labelled = sum(image.is_anomalous is not None for image in images)
     with (
-        _writing_into(output),
+        writing_into(output),
         progress_bar("inspecting", labelled) as bar,
     ):
         evaluation = evaluate(inspector, images, output / f"masks-{name}", lambda: bar.update())
     _print(evaluation, rules)
-    with _writing_into(output):
+    with writing_into(output):
         files = _write(evaluation, output, name)
     print(f"Wrote {', '.join(map(str, files))}\n")
     return evaluation
-
-
-def _inspector(model: str, arguments: argparse.Namespace) -> AbstractContextManager[Inspector]:
-    from agent.workbench.inspection.agent_inspector import agent_inspector
-    from agent.workbench.inspection.package_inspector import package_inspector
-
-    if arguments.agent is None:
-        return package_inspector(Path(model))
-    return agent_inspector(model, arguments.agent, arguments.shared_memory, lambda told: print(told, file=sys.stderr))
 
 
 def _print(evaluation: Evaluation, rules: ClientRules | None) -> None:
@@ -187,15 +181,3 @@ def _names(inspectors: Sequence[Inspector], given: str | None) -> list[str]:
         name = own if names or given is None else given
         names.append(name if name not in names else f"{name}-2")
     return names
-
-
-@contextmanager
-def _writing_into(output: Path) -> Iterator[None]:
-    """Makes the output folder where it is not there. Raises OutputNotWritable where it, or a file in it, cannot be."""
-    from agent.workbench.errors import OutputNotWritable
-
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise OutputNotWritable(output, error.strerror or str(error)) from None

@@ -30,7 +30,12 @@ def add_agent(parser: argparse._ActionsContainer, what: str) -> None:
     parser.add_argument(
         "--agent",
         nargs="?",
-        const=os.environ.get(environment_name_of("socket"), DEFAULT_SOCKET),
+        const=default_socket(),
         metavar="SOCKET",
         help=f"{what} (default socket: %(const)s)",
     )
+
+
+def default_socket() -> str:
+    """Where an agent is asked whose socket nobody names."""
+    return os.environ.get(environment_name_of("socket"), DEFAULT_SOCKET)

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from importlib import import_module
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from agent.workbench.inspection.inspector import Inspector
 
 Item = TypeVar("Item")
 
@@ -26,6 +30,22 @@ def need(*libraries: str) -> None:
             import_module(library)
         except ImportError as error:
             raise MissingWorkbench(error.name or library) from None
+
+
+def inspector_of(
+    model: str | Path, socket: str | None, shared_memory: bool = False
+) -> AbstractContextManager[Inspector]:
+    """What inspects with `model`: a package, or with `socket` a component of the agent that listens there.
+
+    An agent's model is started where it does not run, and stderr is told of it. Raises as `agent_inspector` and
+    `package_inspector` do, on entering.
+    """
+    from agent.workbench.inspection.agent_inspector import agent_inspector
+    from agent.workbench.inspection.package_inspector import package_inspector
+
+    if socket is None:
+        return package_inspector(Path(model))
+    return agent_inspector(str(model), socket, shared_memory, lambda told: print(told, file=sys.stderr))
 
 
 def with_bar(items: Iterable[Item], what: str) -> Iterable[Item]:

@@ -26,15 +26,15 @@ class Tile:
     is_right: bool | None  # green border and tick, or red border and cross; grey and no mark where nobody knows
 
 
-def contact_sheet(tiles: Sequence[Tile], columns: int, title: str) -> Image.Image:
-    """The tiles in rows from the top left, each `TILE_WIDTH` wide and as high as its row needs, below a title."""
+def contact_sheet(tiles: Sequence[Tile], columns: int, title: str, tile_width: int = TILE_WIDTH) -> Image.Image:
+    """The tiles in rows from the top left, each `tile_width` wide and as high as its row needs, below a title."""
     if not tiles or columns < 1:
         raise ValueError("a contact sheet needs at least one tile and one column")
-    drawn = [_drawn(tile) for tile in tiles]
+    drawn = [_drawn(tile, tile_width) for tile in tiles]
     rows = [drawn[first : first + columns] for first in range(0, len(drawn), columns)]
-    title_lines = _wrapped(title, TITLE_SIZE, columns * (TILE_WIDTH + GAP) - GAP)
+    title_lines = _wrapped(title, TITLE_SIZE, columns * (tile_width + GAP) - GAP)
     header = GAP + len(title_lines) * (TITLE_SIZE + 8)
-    width = GAP + columns * (TILE_WIDTH + GAP)
+    width = GAP + columns * (tile_width + GAP)
     height = header + GAP + sum(max(tile.height for tile in row) + GAP for row in rows)
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -43,15 +43,15 @@ def contact_sheet(tiles: Sequence[Tile], columns: int, title: str) -> Image.Imag
     top = header + GAP
     for row in rows:
         for column, tile in enumerate(row):
-            sheet.paste(tile, (GAP + column * (TILE_WIDTH + GAP), top))
+            sheet.paste(tile, (GAP + column * (tile_width + GAP), top))
         top += max(tile.height for tile in row) + GAP
     return sheet
 
 
-def _drawn(tile: Tile) -> Image.Image:
+def _drawn(tile: Tile, width: int) -> Image.Image:
     """The picture in its border, the mark and the caption below it."""
     colour = {True: RIGHT, False: WRONG, None: UNKNOWN}[tile.is_right]
-    inner = TILE_WIDTH - 2 * BORDER
+    inner = width - 2 * BORDER
     shown = tile.image.convert("RGB")
     shown = shown.resize((inner, max(1, round(shown.height * inner / shown.width))), Image.Resampling.LANCZOS)
     mark_width = 0 if tile.is_right is None else CAPTION_SIZE + 8
@@ -59,8 +59,8 @@ def _drawn(tile: Tile) -> Image.Image:
         wrapped for line in tile.caption.splitlines() for wrapped in _wrapped(line, CAPTION_SIZE, inner - mark_width)
     ]
     framed_height = shown.height + 2 * BORDER
-    drawn = Image.new("RGB", (TILE_WIDTH, framed_height + 6 + LINE_HEIGHT * max(1, len(lines))), PAPER)
-    drawn.paste(colour, (0, 0, TILE_WIDTH, framed_height))
+    drawn = Image.new("RGB", (width, framed_height + 6 + LINE_HEIGHT * max(1, len(lines))), PAPER)
+    drawn.paste(colour, (0, 0, width, framed_height))
     drawn.paste(shown, (BORDER, BORDER))
     draw = ImageDraw.Draw(drawn)
     if tile.is_right is not None:

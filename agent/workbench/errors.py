@@ -93,6 +93,45 @@ class NoLabelledImages(Refusal):
         )
 
 
+class NotYetLabelled(Refusal):
+    """A manifest tells what a model answered, and no truth."""
+
+    def __init__(self, pictures: int) -> None:
+        super().__init__(
+            f"None of the {pictures} pictures is labelled yet: keys that end in '-detected' tell what a model "
+            f"answered, which is no label. Look at the pictures and copy each into a folder 'normal/' or 'anomaly/', "
+            f"and give the folder that holds both; or let a tool that writes Ground Truth manifests add labels, whose "
+            f"class-name is exactly 'normal' or 'anomaly'. (`edge-agent replay` inspects them again without labels.)"
+        )
+
+
+class NoCapturedPictures(Refusal):
+    """The source holds nothing that the camera client has kept."""
+
+    def __init__(self, source: str, why: str) -> None:
+        super().__init__(
+            f"No captured pictures in {source}: {why}. Give the folder that the camera client captures into (its "
+            f"setting 'capture.folder'), or the capture.manifest in it."
+        )
+
+
+class NotAsCaptured(Refusal):
+    """A picture, or its mask, has another size than when it was captured."""
+
+    def __init__(self, file: Path, size: tuple[int, int], captured: tuple[int, int]) -> None:
+        super().__init__(
+            f"{file} is {size[0]}x{size[1]}, but was captured as {captured[0]}x{captured[1]}. Put back the file as it "
+            f"was: what was scaled or cropped cannot be compared."
+        )
+
+
+class NothingReplayed(Refusal):
+    """None of the captured pictures got an answer."""
+
+    def __init__(self, pictures: int, first_reason: str) -> None:
+        super().__init__(f"None of the {pictures} captured pictures could be replayed. The first one: {first_reason}")
+
+
 class NothingInspected(Refusal):
     """The model answered none of the images."""
 
@@ -175,10 +214,10 @@ class OutputExists(Refusal):
 
 
 class OutputNotWritable(Refusal):
-    """The package cannot be written where it should be."""
+    """What was made cannot be written where it should be; `option` says where that is."""
 
-    def __init__(self, folder: Path, why: str) -> None:
-        super().__init__(f"{folder} cannot be written: {why}. Choose another --output.")
+    def __init__(self, path: Path, why: str, option: str = "--output") -> None:
+        super().__init__(f"{path} cannot be written: {why}. Choose another {option}.")
 
 
 class ModelBlindToDefects(Refusal):

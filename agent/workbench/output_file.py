@@ -1,4 +1,4 @@
-"""Files of the workbench that are there only when they are whole."""
+"""Files that the workbench writes: there only when they are whole, and a sentence where they cannot be."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from agent.workbench.errors import OutputNotWritable
 
 
 @contextmanager
-def renamed_to(path: Path) -> Iterator[Path]:
+def renamed_to(path: Path, option: str = "--output") -> Iterator[Path]:
     """A file beside `path`, which becomes `path` when the block has filled it and is removed when it fails.
+
+    `option` is the one that named `path`, for the sentence where it cannot be written.
 
     Raises:
         OutputNotWritable: the folder cannot be made, or the file not be written.
@@ -23,7 +25,21 @@ def renamed_to(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.rename(path)
     except OSError as error:
-        raise OutputNotWritable(path, error.strerror or str(error)) from None
+        raise OutputNotWritable(path, error.strerror or str(error), option) from None
     finally:
         with suppress(OSError):  # it is not there any more, or never was
             temporary.unlink()
+
+
+@contextmanager
+def writing_into(folder: Path, option: str = "--output") -> Iterator[None]:
+    """Makes the folder where it is not there. `option` is the one that named it.
+
+    Raises:
+        OutputNotWritable: it cannot be made, or the block could not write a file in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise OutputNotWritable(folder, error.strerror or str(error), option) from None

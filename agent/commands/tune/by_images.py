@@ -17,7 +17,7 @@ from agent.commands.workbench import need, with_bar
 from agent.errors import Refusal
 from agent.models.device_threshold import Measured
 from agent.workbench.dataset.image_paths import check_root
-from agent.workbench.dataset.labelled_images import LabelledImage, labelled_images
+from agent.workbench.dataset.labelled_images import LabelledImage, check_labels, labelled_images
 from agent.workbench.errors import ImageNotInspected
 from agent.workbench.tuning import (
     BestF1,
@@ -89,6 +89,7 @@ def tune(arguments: argparse.Namespace, registry: Path) -> int:
             raise ScoreDoesNotDecide(subject)
         check_root(arguments.root, arguments.source)
         images = labelled_images(arguments.source, arguments.root)
+        check_labels(images)
         with _inspector(arguments, subject) as inspector:
             version = subject.version if arguments.agent else None
             inspected = _inspect(images, inspector, combination, version)

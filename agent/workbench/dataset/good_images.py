@@ -13,9 +13,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.workbench.dataset.ground_truth import read_lines
+from agent.workbench.dataset.ground_truth import read_lines, tells_an_answer
 from agent.workbench.dataset.image_paths import images_in, images_matching, is_image
-from agent.workbench.errors import ImagesDifferInSize, NoImagesFound
+from agent.workbench.errors import ImagesDifferInSize, NoImagesFound, NotYetLabelled
 from agent.workbench.image_file import SUFFIXES, image_size, read_image
 
 NAMES_THAT_SAY_NOTHING = frozenset({"normal", "good", "train"})
@@ -63,6 +63,7 @@ def good_images(source: str, root: Path | None = None, any_size: bool = False) -
 
     Raises:
         NoImagesFound: nothing is there, or no image is.
+        NotYetLabelled: the manifest tells what a model answered, and nobody has labelled it.
         BadManifestLine: a line is no JSON object, or its image is not found.
         UnreadableImage, ImageSizeNotAllowed: an image cannot be used.
         ImagesDifferInSize: and `any_size` is False.
@@ -102,7 +103,10 @@ def _paths(source: str, root: Path | None) -> list[Path]:
 
 
 def _normal_images_of_manifest(manifest: Path, root: Path | None) -> list[Path]:
-    lines = [line for line in read_lines(manifest) if line.is_anomalous is False]
+    every = read_lines(manifest)
+    lines = [line for line in every if line.is_anomalous is False]
     if not lines:
+        if all(line.is_anomalous is None for line in every) and any(tells_an_answer(line.entry) for line in every):
+            raise NotYetLabelled(len(every))
         raise NoImagesFound(str(manifest), "no entry of the manifest has the class-name 'normal'")
     return [line.resolve(line.reference, root) for line in lines]

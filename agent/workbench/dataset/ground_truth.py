@@ -8,7 +8,7 @@ the exact names `normal` and `anomaly` count. What a model's evaluation has adde
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -138,6 +138,11 @@ class ManifestLine:
         return tuple(read)
 
 
+def tells_an_answer(entry: Mapping[str, Any]) -> bool:
+    """Whether a line holds what a model answered, beside labels or without any."""
+    return any(key.endswith(DETECTED) for key in entry)
+
+
 def read_lines(manifest: Path) -> list[ManifestLine]:
     """The lines of a manifest, empty ones left out.
 
@@ -145,11 +150,30 @@ def read_lines(manifest: Path) -> list[ManifestLine]:
         NoImagesFound: it is no text in UTF-8.
         BadManifestLine: a line is no JSON object that names an image.
     """
+    lines = []
+    for line in each_line(manifest):
+        if isinstance(line, BadManifestLine):
+            raise line
+        lines.append(line)
+    return lines
+
+
+def each_line(manifest: Path) -> Iterator[ManifestLine | BadManifestLine]:
+    """As `read_lines`, for those who go on after a line that cannot be used: its refusal stands in its place.
+
+    Raises:
+        NoImagesFound: it is no text in UTF-8.
+    """
     try:
         texts = manifest.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise NoImagesFound(str(manifest), "the file is neither an image nor a manifest in UTF-8") from None
-    return [_read_line(manifest, number, text) for number, text in enumerate(texts, start=1) if text.strip()]
+    for number, text in enumerate(texts, start=1):
+        if text.strip():
+            try:
+                yield _read_line(manifest, number, text)
+            except BadManifestLine as refusal:
+                yield refusal
 
 
 def _read_line(manifest: Path, number: int, text: str) -> ManifestLine:

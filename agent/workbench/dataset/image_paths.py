@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 from agent.workbench.errors import NoImagesFound, SettingOutOfRange
 from agent.workbench.image_file import SUFFIXES
+
+MASK_ENDINGS = ("_mask", "-mask")
+"""What a mask's name may have after its image's."""
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -35,7 +38,18 @@ def is_image(path: Path) -> bool:
 
 
 def _images_among(paths: Iterable[Path], source: str, if_none: str) -> list[Path]:
-    images = sorted({path for path in paths if is_image(path)})
+    images = {path for path in paths if is_image(path)}
     if not images:
         raise NoImagesFound(source, if_none)
-    return images
+    return sorted(images - _masks_beside(images))
+
+
+def _masks_beside(images: Set[Path]) -> set[Path]:
+    """Those that are called like another of them and end in -mask or _mask, as the camera client keeps them."""
+    stems = {path.with_suffix("") for path in images}
+    return {
+        path
+        for path in images
+        for ending in MASK_ENDINGS
+        if path.stem.endswith(ending) and path.with_name(path.stem.removesuffix(ending)) in stems
+    }

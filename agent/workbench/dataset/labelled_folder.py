@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.workbench.dataset.image_paths import images_in, is_image
+from agent.workbench.dataset.image_paths import MASK_ENDINGS, images_in, is_image
 
 ANOMALY_TYPE = "anomaly"
 """What an anomaly is called whose kind nobody tells."""
@@ -24,10 +24,8 @@ BAD_WORDS = frozenset({"anomaly", "anomalous", "bad", "defect", "defective"})
 SETS = frozenset({"test", "train", "training", "validation"})
 """First words of file names that tell which set an image is of, and nothing of the image."""
 MASK_FOLDERS = ("masks", "mask-images", "ground_truth")
-NO_TYPES = frozenset({*MASK_FOLDERS, "train", "test"})
-"""Folders beside good/ that are no kind of defect."""
-MASK_ENDINGS = ("", "_mask", "-mask")
-"""What a mask's name may have after its image's."""
+NO_TYPES = frozenset({*MASK_FOLDERS, "train", "test", "pictures"})
+"""Folders beside good/ that are no kind of defect; in `pictures` are those that the camera client keeps."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def _mask_of(image: Path, layout: Path, kind: str) -> Path | None:
         folder / f"{image.stem}{ending}.png"
         for place in places
         for folder in (place / image.parent.name, place / kind, place)
-        for ending in MASK_ENDINGS
+        for ending in ("", *MASK_ENDINGS)
     )
     return next((path for path in candidates if path.is_file()), None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.packages.palette import BACKGROUND
-from agent.workbench.dataset.ground_truth import ANOMALY, CLASSIFICATION, NORMAL, SOURCE, ManifestLine, read_lines
+from agent.workbench.dataset.ground_truth import (
+    ANOMALY,
+    CLASSIFICATION,
+    NORMAL,
+    SOURCE,
+    ManifestLine,
+    read_lines,
+    tells_an_answer,
+)
 from agent.workbench.dataset.image_paths import images_matching, is_image
 from agent.workbench.dataset.labelled_folder import Labelled, labelled_by_name, labelled_in
 from agent.workbench.dataset.mask_truth import MaskTruth, names_of
-from agent.workbench.errors import NoImagesFound
+from agent.workbench.errors import NoImagesFound, NoLabelledImages, NotYetLabelled
 from agent.workbench.image_file import image_size, read_image
 
 
@@ -60,6 +68,14 @@ def labelled_images(source: str, root: Path | None = None) -> list[LabelledImage
     else:
         images = [_of_file(labelled) for labelled in _labelled(source)]
     return sorted(images, key=lambda image: image.path)
+
+
+def check_labels(images: Sequence[LabelledImage]) -> None:
+    """Raises NotYetLabelled, or NoLabelledImages, where nobody has said of any image what it is."""
+    if all(image.is_anomalous is None for image in images):
+        if any(tells_an_answer(image.entry) for image in images):
+            raise NotYetLabelled(len(images))
+        raise NoLabelledImages(len(images))
 
 
 def _labelled(source: str) -> list[Labelled]:

@@ -8,21 +8,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from agent.images.detection import Detection
-from agent.workbench.dataset.labelled_images import LabelledImage
+from agent.workbench.dataset.labelled_images import LabelledImage, check_labels
 from agent.workbench.errors import (
     ImageNotInspected,
     ImageSizeNotAllowed,
     MaskDiffersInSize,
-    NoLabelledImages,
     NothingInspected,
     UnreadableImage,
 )
 from agent.workbench.evaluation.metrics import ImageMetrics, image_metrics
 from agent.workbench.evaluation.pixel_metrics import ClassMetrics, PixelMetrics, masks_of_labels, masks_of_regions
 from agent.workbench.inspection.inspector import InspectedModel, Inspector
+from agent.workbench.mask_folder import MaskFolder
 
 ADVISED_IMAGES = 10
 """Of each class: with fewer, one image more or less changes every figure (the original service's minimum)."""
@@ -109,17 +108,16 @@ def evaluate(
     `progress` is told after each image that is inspected. No more than one image is in memory at a time.
 
     Raises:
-        NoLabelledImages: none of the images has a label.
+        NoLabelledImages, NotYetLabelled: none of the images has a label.
         NothingInspected: none of them got an answer.
         Refusal: the inspector cannot go on.
     """
+    check_labels(images)
     labelled = [image for image in images if image.is_anomalous is not None]
-    if not labelled:
-        raise NoLabelledImages(len(images))
     answers: list[Answer] = []
     refused: list[tuple[Path, str]] = []
     pixels = PixelMetrics()
-    names = _FreeNames(masks)
+    kept = MaskFolder(masks)
     for image in labelled:
         try:
             truth = None if image.mask is None else masks_of_labels(image.mask.labels, image.mask.names)
@@ -127,7 +125,7 @@ def evaluate(
         except (ImageNotInspected, UnreadableImage, ImageSizeNotAllowed, MaskDiffersInSize) as refusal:
             refused.append((image.path, str(refusal)))
         else:
-            answers.append(Answer(image, replace(detection, mask=None), _keep(detection, names, image.path)))
+            answers.append(Answer(image, replace(detection, mask=None), kept.keep(detection.mask, image.path)))
             if truth is not None and detection.mask is not None:
                 pixels.add(truth, masks_of_regions(detection.mask, detection.regions))
         progress()
@@ -135,28 +133,3 @@ def evaluate(
         raise NothingInspected(len(refused), refused[0][1])
     unlabelled = [image.path for image in images if image.is_anomalous is None]
     return Evaluation(inspector.model, answers, unlabelled, refused, pixels.classes, pixels.notes)
-
-
-def _keep(detection: Detection, names: _FreeNames, image: Path) -> Path | None:
-    if detection.mask is None:
-        return None
-    file = names.take(image)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(detection.mask).save(file, compress_level=1)  # few colours: small all the same
-    return file
-
-
-class _FreeNames:
-    """Names for masks; images of one name from two folders get a number."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._taken: set[str] = set()
-
-    def take(self, image: Path) -> Path:
-        name, number = image.stem, 1
-        while name in self._taken:
-            number += 1
-            name = f"{image.stem}-{number}"
-        self._taken.add(name)
-        return self._folder / f"{name}.png"
