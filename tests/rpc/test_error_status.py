@@ -28,6 +28,7 @@ from agent.errors import (
     Refusal,
     Unexpected,
 )
+from agent.rpc.call_counts import CallCounts
 from agent.rpc.error_status import STATUS_OF, RefusalsToStatus, status_of
 from agent.rpc.socket_claim import AnotherAgentServes, SocketPathNotUsable
 
@@ -91,7 +92,8 @@ class Calls:
         from concurrent.futures import ThreadPoolExecutor
 
         self.behaviour: Callable[[], bytes] = lambda: b"answer"
-        self.server = grpc.server(ThreadPoolExecutor(2), interceptors=[RefusalsToStatus()])
+        self.counts = CallCounts()
+        self.server = grpc.server(ThreadPoolExecutor(2), interceptors=[RefusalsToStatus(self.counts)])
         handler = grpc.unary_unary_rpc_method_handler(lambda request, context: self.behaviour())
         service, method = METHOD.removeprefix("/").split("/")
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
