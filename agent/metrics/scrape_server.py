@@ -36,6 +36,7 @@ class ScrapeServer(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     daemon_threads = True
     timeout = ACCEPT_STEP
+    request_queue_size = 64  # with the usual 5, who comes behind a handful of others waits for a second or three
 
     def __init__(self, port: int, registry: CollectorRegistry) -> None:
         """Raises OSError where the port is not to be had."""
@@ -54,14 +55,13 @@ class ScrapeServer(ThreadingMixIn, TCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
             self._clients.append(request)
-            oldest = self._clients[0] if len(self._clients) > MOST_CLIENTS else None
-            if oldest is not None:
+            if len(self._clients) > MOST_CLIENTS:
                 with suppress(OSError):  # it has gone already
-                    oldest.shutdown(socket.SHUT_RDWR)
+                    self._clients.popleft().shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        with self._lock:
+        with self._lock, suppress(ValueError):  # it had to go
             self._clients.remove(request)
         super().shutdown_request(request)
 
