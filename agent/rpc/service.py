@@ -13,7 +13,7 @@ from agent.errors import Refusal, TooManyCalls, Unexpected
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
 from agent.rpc import convert
-from agent.rpc.error_status import status_of
+from agent.rpc.error_status import STATUS_OF, status_of
 from agent.rpc.request_parser import ReceivedRequest
 from agent.wire import edge_agent_pb2 as wire
 
@@ -64,7 +64,7 @@ class EdgeAgent:
         try:
             yield
         except Exception as error:
-            kind = type(error) if isinstance(error, Refusal) else Unexpected
+            kind = type(error) if isinstance(error, tuple(STATUS_OF)) else Unexpected
             self._fleet.count_refusal(component, status_of(kind).name, kind.__name__)
             raise
 

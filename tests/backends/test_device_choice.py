@@ -33,6 +33,7 @@ from tests.support.packages import HEIGHT, WIDTH, changed, darkness_model, grey,
 from tests.support.pretended_gpu import GPU, SURROUNDINGS, pretend
 from tests.support.wrong_devices import CASES, Case
 
+REASONS = {"DeviceNotUsable", "NotEnoughGpuMemory", "ModelNotLoaded", "NoRuntimeForPackage"}
 CUDA_ALONE = BackendSettings(device="cuda")
 
 
@@ -80,6 +81,8 @@ def test_a_device_runs_the_model_or_says_why_not(case: Case, package: Path, monk
         runs_on, said = pipeline.runs_on, str(pipeline.runs_on)
         assert runs_on.device == case.runs_on
         assert runs_on.instead_of == (devices_to_try(settings)[0] if case.says else "")
+        assert runs_on.wanted == case.device
+        assert runs_on.refused_as in (REASONS if case.says else {""})
     assert case.says in said
     assert "\n" not in said and "/onnxruntime_src" not in said and "hostname" not in said
 

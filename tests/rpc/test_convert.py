@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from agent.backends.base import RunsOn
 from agent.errors import (
+    AgentStops,
     BothMaskHandles,
     CallerGone,
     ImageSizeOutOfRange,
@@ -424,6 +425,28 @@ def test_requests_are_told_apart_while_many_come_at_once(fleet: Fleet, workers: 
     with ThreadPoolExecutor(4) as threads:  # as many as may wait
         scores = list(threads.map(send, [turn % 256 for turn in range(1000)]))
     assert scores == [np.float32(turn % 256 / 255) for turn in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("error", "counted"),
+    [
+        (AgentStops(), ("UNAVAILABLE", "AgentStops")),
+        (ZeroDivisionError(), ("INTERNAL", "Unexpected")),
+        (Refusal("of a class that has no code"), ("INTERNAL", "Unexpected")),
+    ],
+)
+def test_whatever_keeps_a_model_from_an_image_is_counted_and_raised(
+    error: Exception, counted: tuple[str, str], fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def detect(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fleet, "detect", detect)
+    with pytest.raises(type(error)) as raised:
+        EdgeAgent(fleet).DetectAnomalies(received(request(width=64, height=64, byte_data=bytes(12288))), Context())
+    assert raised.value is error
+    bolt, _ = fleet.figures()
+    assert bolt.counted.refusals == {counted: 1}
 
 
 def test_one_call_more_than_the_agent_holds_is_refused_at_once_and_control_calls_answer() -> None:

@@ -176,6 +176,24 @@ def test_an_answer_passes_and_an_unknown_method_is_left_to_grpc(calls: Calls) ->
     assert calls.refusal(ValueError(), "/AWS.LookoutVision.EdgeAgent/Unknown")[0] is CODES.UNIMPLEMENTED
 
 
+def test_every_answer_is_counted_by_method_and_code_and_unknown_methods_are_not(calls: Calls) -> None:
+    before = calls.counts.counts()
+    calls.answer()
+    calls.refusal(NoImage())
+    calls.refusal(QueueFull("bolt", 4))
+    calls.refusal(ZeroDivisionError())
+    calls.refusal(ValueError(), "/AWS.LookoutVision.EdgeAgent/Unknown")
+    after = calls.counts.counts()
+    assert {method for method, _ in after} == {"DetectAnomalies"}
+    added = {code: count - before.get((method, code), 0) for (method, code), count in after.items()}
+    assert {code: count for code, count in added.items() if count} == {
+        "OK": 1,
+        "INVALID_ARGUMENT": 1,
+        "RESOURCE_EXHAUSTED": 1,
+        "INTERNAL": 1,
+    }
+
+
 def test_words_beyond_ascii_and_many_of_them_reach_the_client(calls: Calls) -> None:
     sentence = "Größe 検 %s {} 100 % " * 90
 
