@@ -63,10 +63,15 @@ class EdgeAgent:
         """Has a refusal counted with the model that it kept from an image."""
         try:
             yield
-        except Exception as error:
-            kind = type(error) if isinstance(error, tuple(STATUS_OF)) else Unexpected
-            self._fleet.count_refusal(component, status_of(kind).name, kind.__name__)
+        except tuple(STATUS_OF) as refusal:
+            self._count_refusal(component, type(refusal))
             raise
+        except Exception:
+            self._count_refusal(component, Unexpected)
+            raise
+
+    def _count_refusal(self, component: str, kind: type[Refusal]) -> None:
+        self._fleet.count_refusal(component, status_of(kind).name, kind.__name__)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
