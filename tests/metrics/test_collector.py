@@ -10,13 +10,13 @@ import pytest
 from prometheus_client import generate_latest
 
 from agent.backends.base import RunsOn
+from agent.images.detection import Detection
 from agent.metrics.catalogue import AGENT_METRICS, METRICS, MODEL_METRICS, AgentFigures
 from agent.metrics.collector import registry_of
 from agent.models.figures import ModelFigures, WorkerFigures
 from agent.models.lifecycle import ModelStatus
 from agent.models.tally import Tally
 from agent.models.worker_post import ServedBy
-from tests.models.test_tally import detection
 from tests.support.scraping import Scrape
 
 FALLBACK = RunsOn("ONNX Runtime 1.31.1", "CPU", "cuda", "CUDA ...", wanted="auto", refused_as="DeviceNotUsable")
@@ -25,7 +25,7 @@ FALLBACK = RunsOn("ONNX Runtime 1.31.1", "CPU", "cuda", "CUDA ...", wanted="auto
 def model(component: str = "bolt", runs_on: RunsOn | None = FALLBACK, version: str = "1.0.0") -> ModelFigures:
     tally = Tally()
     for score in (0.1, 0.2, 0.5, 0.97):
-        tally.answered(detection(score, is_anomalous=score >= 0.5), waited=0.0, took=score)
+        tally.answered(Detection(score >= 0.5, 0.5, score, 0.5), waited=0.0, took=score)
     tally.refused("INVALID_ARGUMENT", "WrongImageSize")
     worker = None if runs_on is None else WorkerFigures(ServedBy(version, runs_on), 1.5, 4096)
     return ModelFigures(component, ModelStatus.RUNNING, worker, 2, 3, 1, 0.5, tally.counted())
