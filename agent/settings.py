@@ -210,6 +210,12 @@ class Settings:
         "info",
         live=True,
     )
+    metrics_port: int = _setting(
+        _whole(0, 65535),
+        "Port of 127.0.0.1 at which GET /metrics answers with metrics for Prometheus; 0: none.",
+        0,
+        live=True,
+    )
     threads: int = _setting(
         _whole(0, 256),
         "Threads of one inference; 0: as many as the agent may use processors. A change is for workers that start "

@@ -59,7 +59,7 @@ def test_the_committed_stubs_are_what_the_proto_yields(wire_python: str, tmp_pat
 
 def test_what_the_code_yields_is_what_is_committed(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    for page in ("README.md", "docs/greengrass.md"):
+    for page in ("README.md", "docs/greengrass.md", "docs/metrics.md"):
         shutil.copy(ROOT / page, tmp_path / page)
     subprocess.run([sys.executable, str(ROOT / "docs/generate.py"), str(tmp_path)], check=True)
     made = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
@@ -68,6 +68,7 @@ def test_what_the_code_yields_is_what_is_committed(tmp_path: Path) -> None:
         assert (ROOT / name).read_text() == (tmp_path / name).read_text(), f"{name} is not fresh; run `make wire`"
     assert "| `--queue-length` |" in (ROOT / "README.md").read_text()
     assert "| `QueueLength` |" in (ROOT / "docs/greengrass.md").read_text()
+    assert "| `edge_agent_images_total` |" in (ROOT / "docs/metrics.md").read_text()
 
 
 def test_the_proto_alone_and_the_old_guides_command_make_a_client_that_works(wire_python: str, tmp_path: Path) -> None:

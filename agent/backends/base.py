@@ -94,6 +94,10 @@ class RunsOn:
     """Why it could not, as a sentence."""
     remark: str = ""
     """What else people should know of how it runs."""
+    wanted: str = ""
+    """The device that the settings name: `auto`."""
+    refused_as: str = ""
+    """Class of the refusal (`agent.errors`) behind `because`, of the device that was to run it."""
 
     def __str__(self) -> str:
         instead = f", instead of {self.instead_of}: {self.because}" if self.instead_of else ""

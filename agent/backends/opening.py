@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 
-from agent.backends.base import DEVICE_NAMES, Backend, BackendSettings, Device, ModelToOpen, RunsOn
+from agent.backends.base import DEVICE_NAMES, Backend, BackendSettings, Device, ModelToOpen, RunsOn, WantedDevice
 from agent.backends.prebuilt import file_for_tensorrt
 from agent.errors import (
     DeviceNotUsable,
@@ -60,7 +60,7 @@ def open_backend(
         except _ANOTHER_MAY_DO as refusal:
             refusals[device] = refusal
         else:
-            return backend, _told(backend, refusals)
+            return backend, _told(backend, settings.device, refusals)
     if len(refusals) == 1:
         raise next(iter(refusals.values()))
     raise NoDeviceRunsModel({str(device): refusal for device, refusal in refusals.items()})
@@ -106,12 +106,13 @@ def _is_installed(device: Device) -> bool:
     return installed
 
 
-def _told(backend: Backend, refusals: dict[Device, Refusal]) -> RunsOn:
+def _told(backend: Backend, wanted: WantedDevice, refusals: dict[Device, Refusal]) -> RunsOn:
     if not refusals:
-        return RunsOn(backend.runtime, backend.device)
+        return RunsOn(backend.runtime, backend.device, wanted=wanted)
     first = next(iter(refusals))
     because = "; ".join(str(refusal).rstrip(".") for refusal in refusals.values())
-    return RunsOn(backend.runtime, backend.device, first, because)
+    refused_as = type(refusals[first]).__name__
+    return RunsOn(backend.runtime, backend.device, first, because, wanted=wanted, refused_as=refused_as)
 
 
 def _load(device: Device) -> type[Backend]:

@@ -13,7 +13,7 @@ from agent.commands.device_flags import add_setting_flags, settings_given
 if TYPE_CHECKING:
     from agent.workbench.doctor.finding import Finding
 
-FLAGS = ("socket", "registry", "device", "fallback")
+FLAGS = ("socket", "registry", "device", "fallback", "metrics_port")
 MARKS = {"ok": "", "note": "note", "problem": "PROBLEM"}
 WIDTH = 110
 """Characters of a line."""
@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agent.workbench.doctor.access import access_findings
     from agent.workbench.doctor.greengrass import greengrass_findings
     from agent.workbench.doctor.machine import machine_findings
+    from agent.workbench.doctor.metrics import metrics_finding
     from agent.workbench.doctor.nvidia import nvidia_findings
     from agent.workbench.doctor.packages import package_findings
     from agent.workbench.doctor.trials import trial_findings
@@ -41,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         *package_findings(),
         *trial_findings(*device_of(settings, "")),
         *access_findings(settings),
+        metrics_finding(settings),
         *greengrass_findings(os.environ),
     ]
     problems = sum(finding.level == "problem" for finding in findings)

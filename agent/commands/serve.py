@@ -155,23 +155,30 @@ def _serve(followed: FollowedSettings, nucleus: Nucleus | None, claim: SocketCla
     from agent import __version__
     from agent.allocator import keep_freed_memory
     from agent.logs import set_log_level
+    from agent.metrics.catalogue import AgentFigures
+    from agent.metrics.endpoint import MetricsEndpoint
     from agent.models.registry import Registry, RegistryWatch
+    from agent.rpc.call_counts import CallCounts
     from agent.rpc.health import Health
     from agent.rpc.request_parser import RequestParser
     from agent.rpc.server import make_server, serve_at
     from agent.rpc.service import EdgeAgent
 
     keep_freed_memory()
-    settings, health = followed.in_force, Health()
+    settings, health, counts = followed.in_force, Health(), CallCounts()
     fleet = _make_fleet(followed, health.model_changed)
     watch = RegistryWatch(Registry(settings.registry), fleet.apply, REGISTRY_INTERVAL)
     parser = RequestParser(settings.message_memory << 20)
-    server = make_server(EdgeAgent(fleet), health, parser)
+    server = make_server(EdgeAgent(fleet), health, parser, counts)
+    metrics = MetricsEndpoint(
+        lambda: AgentFigures(__version__, counts.counts(), fleet.images_in_hand, parser.held, fleet.figures())
+    )
 
     def use(changed: Settings) -> None:
         set_log_level(changed.log_level)
         parser.allow(changed.message_memory << 20)
         fleet.use_settings(_model_settings(changed), auto_start=changed.auto_start)
+        metrics.use_port(changed.metrics_port)
 
     followed.on_change(use)
     watch.start()
@@ -190,6 +197,7 @@ def _serve(followed: FollowedSettings, nucleus: Nucleus | None, claim: SocketCla
         server.stop(None).wait()
         watch.stop()
         fleet.close()
+        metrics.close()
     log.info("stopped")
     return 0
 

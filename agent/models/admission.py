@@ -78,6 +78,11 @@ class Admission:
         with self._changed:
             self._length = queue_length
 
+    def load(self) -> tuple[int, int]:
+        """How many calls have a slot, and how many wait for one."""
+        with self._changed:
+            return self._count - len(self._free), len(self._queue)
+
     def wait_until_idle(self, limit: float | None = None) -> bool:
         """Waits until no call has a slot and none waits for one; False where that takes longer than `limit` seconds."""
         with self._changed:

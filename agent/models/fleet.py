@@ -11,6 +11,7 @@ from types import MappingProxyType
 from agent.errors import AgentStops, ModelAlreadyStarted, ModelNotFound, Refusal
 from agent.models.admission import Caller
 from agent.models.device_threshold import ThresholdFile
+from agent.models.figures import ModelFigures
 from agent.models.keeper import ModelSettings, OpenWorker
 from agent.models.lifecycle import ModelStatus
 from agent.models.registry import Record, check_component_name
@@ -134,9 +135,24 @@ class Fleet:
 
     def list(self) -> list[ModelDescription]:
         """Every model, in the order of names."""
-        with self._lock:
-            models = sorted(self._models.items())
-        return [model.describe() for _, model in models]
+        return [model.describe() for model in self._in_order()]
+
+    # A tuple: `list` is a method here.
+    def figures(self) -> tuple[ModelFigures, ...]:
+        """Of every model, in the order of names."""
+        return tuple(model.figures() for model in self._in_order())
+
+    @property
+    def images_in_hand(self) -> int:
+        """Of all models together, those that wait included."""
+        return self._calls
+
+    def count_refusal(self, component: str, code: str, reason: str) -> None:
+        """An image was refused: status code, and class of the refusal. `component` is what the client said; of one that
+        is not in the registry nothing is kept."""
+        model = self._models.get(component)
+        if model is not None:
+            model.count_refusal(code, reason)
 
     def start(self, component: str) -> None:
         """Raises BadComponentName, ModelNotFound, or what `ServedModel.start` does."""
@@ -182,6 +198,10 @@ class Fleet:
             with self._answered:
                 self._calls -= 1
                 self._answered.notify_all()
+
+    def _in_order(self) -> tuple[ServedModel, ...]:
+        with self._lock:
+            return tuple(model for _, model in sorted(self._models.items()))
 
     def _model(self, component: str) -> ServedModel:
         check_component_name(component)

@@ -86,6 +86,10 @@ class Reports(Protocol):
         """What people should know now."""
         ...
 
+    def restarts(self) -> None:
+        """The worker has ended, or was ended for what it did, and is about to be replaced."""
+        ...
+
     def leaves(self, reason: str) -> None:
         """The keeper leaves, its worker is gone; `reason`: why, where nobody asked it to, else empty."""
         ...
@@ -219,6 +223,7 @@ class Keeper:
         Raises:
             BadPackage, LoadTimedOut, NoMemoryToLoad, WorkerDied: it cannot; a worker that serves already serves on.
         """
+        began = time.monotonic()
         package = read_package(Path(record.path))
         weights = package.stamps_of_weights()
         ended = threading.Event()
@@ -243,7 +248,7 @@ class Keeper:
         self._good, self._size_at_first, self._came_at = record, worker.memory(), time.monotonic()
         self._package, self._weights = package, weights
         served_by = ServedBy(record.version, runs_on)
-        relieved = self._post.relieve(OnDuty(worker, served_by, ended))
+        relieved = self._post.relieve(OnDuty(worker, served_by, ended, self._came_at - began))
         self._reports.serves(package.manifest, served_by)
         if self._complaint:
             self._reports.says(f"{served_by}{self._complaint}")
@@ -267,6 +272,7 @@ class Keeper:
         count = len(self._deaths)
         if count > DEATHS_ALLOWED:
             raise _CrashedTooOften(count, self._why)
+        self._reports.restarts()
         self._reports.says(f"restarting: {self._why}{self._complaint}")
         with self._events:
             # Waits for the back-off, or for being told to leave.

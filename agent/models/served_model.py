@@ -22,11 +22,13 @@ from agent.errors import (
 from agent.images.detection import Detection
 from agent.models.admission import Admission, Caller
 from agent.models.device_threshold import IgnoredThreshold, ThresholdFile, remark, threshold_for
+from agent.models.figures import ModelFigures, WorkerFigures
 from agent.models.keeper import Keeper, ModelSettings, OpenWorker
 from agent.models.lifecycle import ALLOWED_MOVES, ModelStatus
 from agent.models.memory import needed_memory
 from agent.models.registry import Record
 from agent.models.request import DetectRequest, checked_image
+from agent.models.tally import Tally
 from agent.models.worker_post import NoWorkerComes, ServedBy, WorkerPost
 from agent.packages.manifest import Manifest
 from agent.packages.package import read_package
@@ -95,6 +97,8 @@ class ServedModel:
         self._keeper: Keeper | None = None
         self._suspects: deque[bytes] = deque(maxlen=SUSPECTS)
         """Fingerprints of images that have ended two workers of this version."""
+        self._tally = Tally()
+        self._restarts = 0
         self._closed = False
         self._offer(_offered(record))
         self._tell()
@@ -111,6 +115,29 @@ class ServedModel:
     def describe(self) -> ModelDescription:
         with self._lock:
             return ModelDescription(self.component, self._arn, self._status, self._message + self._remark())
+
+    def figures(self) -> ModelFigures:
+        """What is known of it now; waits for no load and no inference."""
+        in_hand, waiting = self._admission.load()
+        worker = self._worker_figures()
+        with self._lock:
+            threshold = threshold_for(self._version, self._threshold)
+            if threshold is None and self._manifest is not None:
+                threshold = self._manifest.decision.threshold
+            return ModelFigures(
+                self.component,
+                self._status,
+                worker,
+                in_hand,
+                waiting,
+                self._restarts,
+                threshold,
+                self._tally.counted(),
+            )
+
+    def count_refusal(self, code: str, reason: str) -> None:
+        """An image for this model was refused, here or at the door: status code, and class of the refusal."""
+        self._tally.refused(code, reason)
 
     def use(self, record: Record) -> None:
         """The registry has a new record for this component: serve it from now on, and if running without a gap."""
@@ -237,6 +264,7 @@ class ServedModel:
                             waited = time.monotonic() - arrived
                             watched = self._judged(self._watched(image, alone), on_duty.served_by)
                             detection = on_duty.worker.detect(slot, watched, self._settings.run_time_limit)
+                            self._tally.answered(detection, waited, time.monotonic() - arrived)
                             return Inspection(detection, on_duty.served_by, waited)
                     except WorkerDied as death:
                         reason = str(death)
@@ -289,12 +317,21 @@ class ServedModel:
         with self._lock:
             self._message = message
 
+    def restarts(self) -> None:
+        self._restarts += 1
+
     def leaves(self, reason: str) -> None:
         with self._lock:
             if reason and self._status in (ModelStatus.STARTING, ModelStatus.RUNNING):
                 self._move(ModelStatus.FAILED, reason)
 
     # --- moves and words ---
+
+    def _worker_figures(self) -> WorkerFigures | None:
+        on_duty = self._post.on_duty
+        if on_duty is None or on_duty.ended.is_set():
+            return None
+        return WorkerFigures(on_duty.served_by, on_duty.load_seconds, on_duty.worker.memory())
 
     def _wait_for_calls_in_hand(self) -> None:
         """Ends: no new call is admitted, each has a time limit, and a worker that is being replaced is not waited for

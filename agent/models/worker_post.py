@@ -34,8 +34,10 @@ class ServedBy:
 class OnDuty:
     """A worker that takes calls, and how many have it in hand."""
 
-    def __init__(self, worker: WorkerHandle, served_by: ServedBy, ended: threading.Event) -> None:
+    def __init__(self, worker: WorkerHandle, served_by: ServedBy, ended: threading.Event, load_seconds: float) -> None:
         self.worker, self.served_by, self.ended = worker, served_by, ended
+        self.load_seconds = load_seconds
+        """From its start until it could answer."""
         self.calls = 0
         self.is_alone = False
         """Whether the call in hand wants no other beside it."""

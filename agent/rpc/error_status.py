@@ -11,6 +11,7 @@ import grpc
 
 from agent import errors
 from agent.errors import Refusal
+from agent.rpc.call_counts import CallCounts
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,10 @@ def status_of(refusal: type[Refusal]) -> grpc.StatusCode:
 class RefusalsToStatus(grpc.ServerInterceptor):
     """Turns refusals into status codes. Services never abort: aborting raises, and would come out INTERNAL here."""
 
+    def __init__(self, counts: CallCounts) -> None:
+        """`counts`: where answers of any kind are counted."""
+        self._counts = counts
+
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
@@ -57,20 +62,24 @@ class RefusalsToStatus(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:  # an unknown method
             return handler
-        behaviour = handler.unary_unary
+        behaviour, method = handler.unary_unary, handler_call_details.method
 
         # `wraps` carries the attributes over, the method's own thread pool among them.
         @functools.wraps(behaviour)
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             try:
-                return behaviour(request, context)
+                response = behaviour(request, context)
             except tuple(STATUS_OF) as refusal:  # and what derives from these
                 code, sentence = status_of(type(refusal)), str(refusal)
             except Exception:
-                log.exception("%s failed", handler_call_details.method)
+                log.exception("%s failed", method)
                 unexpected = errors.Unexpected()
                 code, sentence = status_of(type(unexpected)), str(unexpected)
-            log.log(_severity(code), "%s: %s: %s", handler_call_details.method, code.name, sentence)
+            else:
+                self._counts.add(method, grpc.StatusCode.OK.name)
+                return response
+            self._counts.add(method, code.name)
+            log.log(_severity(code), "%s: %s: %s", method, code.name, sentence)
             context.abort(code, sentence)
 
         return grpc.unary_unary_rpc_method_handler(

@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from agent.images.bitmap import MAX_BYTES
+from agent.rpc.call_counts import CallCounts
 from agent.rpc.error_status import RefusalsToStatus
 from agent.rpc.health import EDGE_AGENT, Health
 from agent.rpc.request_parser import RequestParser
@@ -34,17 +35,18 @@ OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-def make_server(service: EdgeAgent, health: Health, parser: RequestParser) -> grpc.Server:
+def make_server(service: EdgeAgent, health: Health, parser: RequestParser, counts: CallCounts) -> grpc.Server:
     """A server for `service`, with health and reflection, not bound to any address yet.
 
     `parser`: reads images in messages, and knows how many bytes of them may be held at once.
+    `counts`: where answers are counted.
     """
     # Control calls never wait behind inference.
     describing = ThreadPool(DESCRIBE_THREADS, "describe")
     lifecycle = ThreadPool(LIFECYCLE_THREADS, "lifecycle")
     server = grpc.server(
         ThreadPool(DETECT_THREADS, "detect"),
-        interceptors=[RefusalsToStatus()],
+        interceptors=[RefusalsToStatus(counts)],
         options=OPTIONS,
     )
     handlers = {

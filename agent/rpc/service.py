@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 import grpc
 
-from agent.errors import Refusal, TooManyCalls
+from agent.errors import Refusal, TooManyCalls, Unexpected
 from agent.models.admission import Caller
 from agent.models.fleet import Fleet
 from agent.rpc import convert
+from agent.rpc.error_status import STATUS_OF, status_of
 from agent.rpc.request_parser import ReceivedRequest
 from agent.wire import edge_agent_pb2 as wire
 
@@ -33,9 +34,10 @@ class EdgeAgent:
     def DetectAnomalies(self, received: ReceivedRequest | Refusal, context: grpc.ServicerContext) -> bytes:
         if isinstance(received, Refusal):
             raise received
-        with self._place():
+        component = received.message.model_component
+        with self._counted(component), self._place():
             request = convert.detect_request(received)
-            inspection = self._fleet.detect(received.message.model_component, request, _caller(context))
+            inspection = self._fleet.detect(component, request, _caller(context))
             context.set_trailing_metadata(convert.how_it_came_about(inspection))
             return convert.detect_response(inspection.detection, request)
 
@@ -55,6 +57,21 @@ class EdgeAgent:
     def StopModel(self, request: wire.StopModelRequest, context: grpc.ServicerContext) -> wire.StopModelResponse:
         self._fleet.stop(request.model_component)
         return wire.StopModelResponse(status=wire.STOPPED)
+
+    @contextmanager
+    def _counted(self, component: str) -> Iterator[None]:
+        """Has a refusal counted with the model that it kept from an image."""
+        try:
+            yield
+        except tuple(STATUS_OF) as refusal:
+            self._count_refusal(component, type(refusal))
+            raise
+        except Exception:
+            self._count_refusal(component, Unexpected)
+            raise
+
+    def _count_refusal(self, component: str, kind: type[Refusal]) -> None:
+        self._fleet.count_refusal(component, status_of(kind).name, kind.__name__)
 
     @contextmanager
     def _place(self) -> Iterator[None]:

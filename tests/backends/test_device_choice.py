@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
+from agent import errors
 from agent.backends import onnx_runtime, opening
 from agent.backends.base import BackendSettings, RunsOn, WantedDevice
 from agent.backends.opening import devices_to_try
@@ -80,6 +81,10 @@ def test_a_device_runs_the_model_or_says_why_not(case: Case, package: Path, monk
         runs_on, said = pipeline.runs_on, str(pipeline.runs_on)
         assert runs_on.device == case.runs_on
         assert runs_on.instead_of == (devices_to_try(settings)[0] if case.says else "")
+        assert runs_on.wanted == case.device
+        assert bool(runs_on.refused_as) is bool(case.says)
+        if runs_on.refused_as:  # a closed set: it is a label of the metrics
+            assert issubclass(getattr(errors, runs_on.refused_as), opening._ANOTHER_MAY_DO)
     assert case.says in said
     assert "\n" not in said and "/onnxruntime_src" not in said and "hostname" not in said
 

@@ -17,7 +17,9 @@ from agent.greengrass.recipe_parts import AGENT
 from agent.workbench.components.wheels import ALL_PLATFORMS, pinned_requirements
 from agent.workbench.errors import WheelsNotFound
 from agent.workbench.part_pictures import Defect, draw_part
+from tests.support.agent_process import wait_for
 from tests.support.greengrass_line import PLATES, Line, edge_agent
+from tests.support.scraping import free_port
 
 SIZE = {"width": 320, "height": 240}
 
@@ -56,6 +58,9 @@ def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a
             line.wait_for_detections()
             assert re.search(r"^good\.png +normal ", line.client_log(), re.MULTILINE)
             assert re.search(r"^chipped\.png +ANOMALOUS ", line.client_log(), re.MULTILINE)
+            port = free_port()
+            line.nucleus.change(MetricsPort=port)
+            wait_for("metrics", lambda: f"metrics: http://127.0.0.1:{port}/metrics" in line.device.log(AGENT))
             line.device.restart_nucleus()
             assert "already installed: nothing to do" in line.device.log(AGENT)
             line.wait_for_detections()

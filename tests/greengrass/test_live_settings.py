@@ -25,6 +25,7 @@ RIGHT: dict[str, Any] = {
     "registry": "/srv/models",
     "log_format": "json",
     "log_level": "debug",
+    "metrics_port": 9464,
     "threads": 3,
     "device": "tensorrt",
     "model_devices": "back=cuda,front=cpu",
@@ -46,6 +47,7 @@ RIGHT: dict[str, Any] = {
 """Of each setting a value that is not its default, as JSON has it."""
 LIVE = {
     "log_level",
+    "metrics_port",
     "threads",
     "device",
     "model_devices",

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from agent.backends.base import RunsOn
 from agent.errors import (
+    AgentStops,
     BothMaskHandles,
     CallerGone,
     ImageSizeOutOfRange,
@@ -38,6 +39,7 @@ from agent.models.request import DetectRequest
 from agent.models.served_model import Inspection, ModelDescription
 from agent.models.worker_post import ServedBy
 from agent.rpc import convert
+from agent.rpc.call_counts import CallCounts
 from agent.rpc.error_status import status_of
 from agent.rpc.health import Health
 from agent.rpc.request_parser import ReceivedRequest, RequestParser, parse
@@ -299,7 +301,7 @@ def test_calls_without_a_deadline_wait_in_the_queue_and_cancelled_ones_leave_it(
     gate = threading.Event()
     worker = workers.opened[0]
     worker.plan = Plan(may_answer=gate, answer=lambda image: SEGMENTED)
-    server = make_server(EdgeAgent(fleet), Health(), RequestParser(1 << 30))
+    server = make_server(EdgeAgent(fleet), Health(), RequestParser(1 << 30), CallCounts())
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     message = request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE))
@@ -425,6 +427,28 @@ def test_requests_are_told_apart_while_many_come_at_once(fleet: Fleet, workers: 
     assert scores == [np.float32(turn % 256 / 255) for turn in range(1000)]
 
 
+@pytest.mark.parametrize(
+    ("error", "counted"),
+    [
+        (AgentStops(), ("UNAVAILABLE", "AgentStops")),
+        (ZeroDivisionError(), ("INTERNAL", "Unexpected")),
+        (Refusal("of a class that has no code"), ("INTERNAL", "Unexpected")),
+    ],
+)
+def test_whatever_keeps_a_model_from_an_image_is_counted_and_raised(
+    error: Exception, counted: tuple[str, str], fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def detect(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fleet, "detect", detect)
+    with pytest.raises(type(error)) as raised:
+        EdgeAgent(fleet).DetectAnomalies(received(request(width=64, height=64, byte_data=bytes(12288))), Context())
+    assert raised.value is error
+    bolt, _ = fleet.figures()
+    assert bolt.counted.refusals == {counted: 1}
+
+
 def test_one_call_more_than_the_agent_holds_is_refused_at_once_and_control_calls_answer() -> None:
     may_answer, arrived = threading.Event(), threading.Semaphore(0)
 
@@ -434,9 +458,13 @@ def test_one_call_more_than_the_agent_holds_is_refused_at_once_and_control_calls
             may_answer.wait(PATIENCE)
             return Inspection(NORMAL, ServedBy("1.0.0", RunsOn("a runtime", "CPU")), 0.0)
 
+        def count_refusal(self, *refused: str) -> None:
+            counted.append(refused)
+
         def list(self) -> list[ModelDescription]:
             return []
 
+    counted: list[tuple[str, ...]] = []
     service, context = EdgeAgent(BusyFleet()), Context()  # type: ignore[arg-type]
     message = received(request(width=WIDTH, height=HEIGHT, byte_data=bytes(SIZE)))
     with ThreadPoolExecutor(MAX_CALLS) as threads:
@@ -445,6 +473,7 @@ def test_one_call_more_than_the_agent_holds_is_refused_at_once_and_control_calls
             assert arrived.acquire(timeout=PATIENCE)
         with pytest.raises(TooManyCalls):
             service.DetectAnomalies(message, context)
+        assert counted == [("bolt", "RESOURCE_EXHAUSTED", "TooManyCalls")]
         assert not service.ListModels(wire.ListModelsRequest(), context).models
         may_answer.set()
         assert all(call.result(PATIENCE) for call in calls)

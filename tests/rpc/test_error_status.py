@@ -28,6 +28,7 @@ from agent.errors import (
     Refusal,
     Unexpected,
 )
+from agent.rpc.call_counts import CallCounts
 from agent.rpc.error_status import STATUS_OF, RefusalsToStatus, status_of
 from agent.rpc.socket_claim import AnotherAgentServes, SocketPathNotUsable
 
@@ -91,7 +92,8 @@ class Calls:
         from concurrent.futures import ThreadPoolExecutor
 
         self.behaviour: Callable[[], bytes] = lambda: b"answer"
-        self.server = grpc.server(ThreadPoolExecutor(2), interceptors=[RefusalsToStatus()])
+        self.counts = CallCounts()
+        self.server = grpc.server(ThreadPoolExecutor(2), interceptors=[RefusalsToStatus(self.counts)])
         handler = grpc.unary_unary_rpc_method_handler(lambda request, context: self.behaviour())
         service, method = METHOD.removeprefix("/").split("/")
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
@@ -172,6 +174,24 @@ def test_a_refusal_without_a_code_is_still_internal_and_not_unknown(
 def test_an_answer_passes_and_an_unknown_method_is_left_to_grpc(calls: Calls) -> None:
     assert calls.answer() == b"answer"
     assert calls.refusal(ValueError(), "/AWS.LookoutVision.EdgeAgent/Unknown")[0] is CODES.UNIMPLEMENTED
+
+
+def test_every_answer_is_counted_by_method_and_code_and_unknown_methods_are_not(calls: Calls) -> None:
+    before = calls.counts.counts()
+    calls.answer()
+    calls.refusal(NoImage())
+    calls.refusal(QueueFull("bolt", 4))
+    calls.refusal(ZeroDivisionError())
+    calls.refusal(ValueError(), "/AWS.LookoutVision.EdgeAgent/Unknown")
+    after = calls.counts.counts()
+    assert {method for method, _ in after} == {"DetectAnomalies"}
+    added = {code: count - before.get((method, code), 0) for (method, code), count in after.items()}
+    assert {code: count for code, count in added.items() if count} == {
+        "OK": 1,
+        "INVALID_ARGUMENT": 1,
+        "RESOURCE_EXHAUSTED": 1,
+        "INTERNAL": 1,
+    }
 
 
 def test_words_beyond_ascii_and_many_of_them_reach_the_client(calls: Calls) -> None:

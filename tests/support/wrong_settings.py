@@ -32,6 +32,7 @@ WRONG = {
     "registry": ["", " ", "\t\n", "\0", "/a\0b", "/a\0"],
     "log_format": ["", "xml", "TEXT", "text ", "json,text", "0", "None", "true", "t", "text\n"],
     "log_level": ["", "trace", "INFO", "warn", "20", "critical", "debug ", "none", "0", "info\n"],
+    "metrics_port": ["", "-1", "65536", "9464.5", "http", "127.0.0.1:9464", "nan", "inf", "0x24f8", "9,464"],
     "threads": ["", "-1", "257", "1.5", "two", "0x4", "nan", "inf", "1e9", "1,000"],
     "device": ["", "gpu", "CUDA", "cuda:0", "cpu ", "none", "0", "tensorrt,cpu", "auto\n", "onnxruntime"],
     "model_devices": [

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from agent import cli
 from agent.greengrass.nucleus import SOCKET, TOKEN
+from agent.metrics.catalogue import AgentFigures
+from agent.metrics.endpoint import MetricsEndpoint
 from agent.settings import Settings
 from agent.workbench.doctor import machine, nvidia, trial, trials
 from agent.workbench.doctor.access import access_findings
 from agent.workbench.doctor.finding import Finding
 from agent.workbench.doctor.greengrass import greengrass_findings
 from agent.workbench.doctor.machine import machine_findings
+from agent.workbench.doctor.metrics import metrics_finding
 from agent.workbench.doctor.nvidia import nvidia_findings
 from agent.workbench.doctor.packages import NEEDED, package_findings
 from agent.workbench.doctor.trial import run_trial
 from agent.workbench.doctor.trials import Outcome, trial_findings, tried
+from tests.support.agent_process import wait_for
 from tests.support.checkout import ROOT
 from tests.support.pretended_gpu import GPU, pretend
+from tests.support.scraping import free_port, is_served
 from tests.support.trial_model import PATH, trial_model
 
 
@@ -268,3 +275,30 @@ def test_a_component_is_told_what_it_lacks() -> None:
     (without_token,) = greengrass_findings(component, lambda name: True)
     assert without_token.level == "problem"
     assert without_token.todo.startswith("start the agent from the component's run script")
+
+
+# --- metrics
+
+
+def test_metrics_are_told_where_they_are_and_where_something_else_is() -> None:
+    assert metrics_finding(Settings()).what == "none are served (setting metrics_port)"
+    port = free_port()
+    at_port = Settings(metrics_port=port)
+    free = metrics_finding(at_port)
+    assert free.level == "ok" and f"port {port} is free" in free.what
+    endpoint = MetricsEndpoint(lambda: AgentFigures("1.3.0", {}, 0, 0, ()))
+    endpoint.use_port(port)
+    wait_for("the endpoint", lambda: is_served(port))
+    assert metrics_finding(at_port).what == f"an agent serves http://127.0.0.1:{port}/metrics"
+    endpoint.close()
+    with socketserver.TCPServer(("127.0.0.1", 0), Greeter) as other:
+        threading.Thread(target=other.handle_request).start()
+        taken = metrics_finding(Settings(metrics_port=other.server_address[1]))
+    assert taken.level == "problem" and taken.todo.startswith("set another metrics_port")
+
+
+class Greeter(socketserver.BaseRequestHandler):
+    """A service that is no HTTP."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"220 mail.example.com ESMTP\r\n")
