@@ -250,6 +250,15 @@ class NoSourceTree(Refusal):
         )
 
 
+class NoClientExample(Refusal):
+    """A client example is not where it should be."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"client_examples/{name} is not here. Run this in a checkout of the project, or name one with --source."
+        )
+
+
 class UnreadableRecipe(Refusal):
     """A file is no recipe at all."""
 

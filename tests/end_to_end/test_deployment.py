@@ -78,7 +78,7 @@ def test_the_client_lists_and_inspects_while_models_come_and_go_without_a_failed
 
     line.device.remove(PLATES)
     wait_for("the client to learn of it", lambda: f'no model component "{PLATES}"' in line.client_log())
-    assert line.device.state(SAMPLE_CLIENT) == "RUNNING"
+    assert line.device.state(SAMPLE_CLIENT.component) == "RUNNING"
     line.deploy_model()
     line.wait_for_detections("detections when the model is back")
 
@@ -136,6 +136,6 @@ def test_configuration_is_followed_and_the_agent_upgraded_and_removed_under_the_
     process = line.device.process(AGENT)
     line.device.remove(AGENT)
     assert gone(process.pid) and not line.socket.exists()
-    assert line.device.state(SAMPLE_CLIENT) == "RUNNING"
+    assert line.device.state(SAMPLE_CLIENT.component) == "RUNNING"
     line.deploy_agent(NEWER)
     line.wait_for_detections("detections when the agent is back")

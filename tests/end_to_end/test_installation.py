@@ -49,7 +49,7 @@ def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a
             line.deploy_agent()
             line.deploy_model()
             line.deploy_client()
-            for component in (AGENT, SAMPLE_CLIENT):
+            for component in (AGENT, SAMPLE_CLIENT.component):
                 log = line.device.log(component)
                 assert "installing from the wheels in this component, without a network" in log
                 assert "install: installed in" in log

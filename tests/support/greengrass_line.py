@@ -17,7 +17,7 @@ from PIL import Image
 
 from agent import __version__
 from agent.greengrass.agent_recipe import ARCHIVE, agent_recipe
-from agent.greengrass.client_recipe import CLIENT_ARCHIVE, SAMPLE_CLIENT, sample_client_recipe
+from agent.greengrass.client_recipe import SAMPLE_CLIENT, sample_client_recipe
 from agent.greengrass.recipe_parts import AGENT
 from agent.wire import edge_agent_pb2 as wire
 from agent.wire.edge_agent_pb2_grpc import EdgeAgentStub
@@ -62,7 +62,7 @@ def build_without_install_steps(site: Path) -> None:
     programs = {file.name: file for file in client.glob("*.py")}
     for version in (VERSION, NEWER):
         _write(site, agent_recipe(version), ARCHIVE, {"edge-agent.proto": ROOT / "protos/edge-agent.proto"})
-    _write(site, sample_client_recipe(VERSION, PLATES), CLIENT_ARCHIVE, programs)
+    _write(site, sample_client_recipe(VERSION, PLATES), SAMPLE_CLIENT.archive, programs)
 
 
 def _write(site: Path, recipe: dict[str, Any], archive: str, content: Mapping[str, Path]) -> None:
@@ -74,7 +74,7 @@ def _write(site: Path, recipe: dict[str, Any], archive: str, content: Mapping[st
 
 def provide_environments(work: Path) -> None:
     """What the install steps of agent and client would have made, out of the Python that runs this."""
-    for name in (AGENT, SAMPLE_CLIENT):
+    for name in (AGENT, SAMPLE_CLIENT.component):
         python = work / name / "venv/bin/python"
         python.parent.mkdir(parents=True)
         python.write_text(f"#!/bin/sh\nPYTHONPATH='{ROOT}' exec '{sys.executable}' \"$@\"\n")
@@ -117,10 +117,10 @@ class Line:
 
     def deploy_client(self) -> None:
         told = {"Socket": f"unix://{self.socket}", "PythonPath": sys.executable, "Pictures": str(self._pictures)}
-        self.device.deploy(self._recipe(SAMPLE_CLIENT, VERSION), self._artifacts, {**told, "Every": 0.1})
+        self.device.deploy(self._recipe(SAMPLE_CLIENT.component, VERSION), self._artifacts, {**told, "Every": 0.1})
 
     def client_log(self) -> str:
-        return self.device.log(SAMPLE_CLIENT)
+        return self.device.log(SAMPLE_CLIENT.component)
 
     def wait_for_detections(self, what: str = "the client's next detections") -> None:
         """Those of two rounds: the second has begun after this was called."""
