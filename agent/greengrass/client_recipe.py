@@ -105,9 +105,7 @@ def live_view_recipe(version: str, agent: str = AGENT, bucket: str = BUCKET) -> 
         {
             "socket": DEFAULT_SOCKET,
             "results": [f"{camera}/{RESULTS}"],
-            "overlays": f"{camera}/{OVERLAYS}",
-            "host": "127.0.0.1",
-            "port": 8377,
+            "overlays": [f"{camera}/{OVERLAYS}"],
             "PythonPath": AUTO,
         },
         f"exec {_program(LIVE_VIEW, 'live_view.py')} --greengrass",
