@@ -79,7 +79,8 @@ def test_the_camera_client_may_do_what_its_code_does_with_the_nucleus_and_nothin
         for operation in policy["operations"]
         for resource in policy["resources"]
     }
-    code = "".join(path.read_text() for path in (ROOT / "client_examples/camera").rglob("*.py"))
+    sources = [path.read_text() for path in (ROOT / "client_examples/camera").rglob("*.py")]
+    code = "".join(source for source in sources if "awsiot" in source)
     asked = set(re.findall(r"client\.(\w+)_async\(", code)) - {"get_configuration"}  # one's own needs no policy
     assert {operation.lower() for operation, _ in allowed} == {
         f"aws.greengrass#{name.replace('_', '')}" for name in asked
