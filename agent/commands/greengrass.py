@@ -112,12 +112,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     from agent.workbench.components.build import Destination, build_agent, build_client, build_wheel
     from agent.workbench.components.wheels import DevicePlatform
+    from agent.workbench.errors import TooMuchForGdk
 
     _need_resolver()
     destination = Destination(arguments.output, arguments.bucket, arguments.gdk)
     bundled = [DevicePlatform.of(text) for text in arguments.bundle_wheels]
     runtimes = list(dict.fromkeys(arguments.runtime or ["cpu"]))
     clients = list(_clients(arguments))
+    if arguments.gdk and clients:
+        raise TooMuchForGdk
     with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
         wheel = arguments.wheel or build_wheel(arguments.source, Path(folder))
         print("resolving what agent and clients need ...", file=sys.stderr)

@@ -57,7 +57,7 @@ def test_a_changed_configuration_is_followed_and_a_wrong_one_changes_nothing(lin
     """Whether or not the nucleus restarts it: the versions of the two differ in that."""
     line.deploy_agent()
     line.deploy_model()
-    line.deploy_camera(overlays=None, json_lines={"most_megabytes": 5})
+    line.deploy_camera(overlays={"verdicts": []}, json_lines={"most_megabytes": 5})
     line.verdict_of("light")
     process = line.device.process(CAMERA.component)
     line.camera_nucleus.change(in_flight=99)
@@ -74,7 +74,7 @@ def test_a_changed_configuration_is_followed_and_a_wrong_one_changes_nothing(lin
     assert json.loads(payload)["camera"] == "line-9"
     assert len({verdict["id"] for verdict in line.verdicts}) == len(line.verdicts), "none has the id of another"
     assert process.poll() is None, "for the nucleus it is the same process"
-    assert not (line.device.work_folder(CAMERA.component) / "overlays").exists()
+    assert list((line.device.work_folder(CAMERA.component) / "overlays").glob("*")) == []
 
     line.camera_nucleus.stop()
     log_says(line, "cannot be read: the nucleus is away")

@@ -258,6 +258,7 @@ def test_gdks_configuration_calls_this_command_and_names_what_it_builds(
         (["--name", "a b"], "The recipe of 'a b' is not written. ComponentName: It must be 1 to 128 letters"),
         (["--version", "1"], "ComponentVersion: It must be major.minor.patch"),
         (["--bundle-wheels", "windows"], "one of aarch64-py310, "),
+        (["--gdk", "--sample-client", "com.example.Plates"], "gdk builds one component at a time. Leave out --gdk"),
         (["--wheel", "/nowhere.whl"], "/nowhere.whl is no wheel of the agent"),
         (["--wheel", __file__], "is no wheel of the agent: File is not a zip file"),
     ],

@@ -52,11 +52,9 @@ def test_both_nuclei_take_it_and_it_outlives_what_it_depends_on(example: ClientE
 @EACH
 def test_every_file_of_the_program_is_in_the_component(example: ClientExample, recipe: dict[str, Any]) -> None:
     folder = ROOT / "client_examples" / example.folder
-    left_out = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - set(
-        client_files(folder)
-    )
-    program = {name for name in left_out if "__pycache__" not in name and not name.startswith("requirements")}
-    assert program == {"recipe.json", "gdk-config.json"}
+    lying_there = (path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*.*"))
+    program = {name for name in lying_there if not re.search(r"(^|/)(\.|__pycache__|requirements)", name)}
+    assert program - set(client_files(folder)) == {"recipe.json", "gdk-config.json"}
 
 
 def test_the_live_view_shows_what_the_camera_client_writes() -> None:
