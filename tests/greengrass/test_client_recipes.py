@@ -53,7 +53,7 @@ def test_both_nuclei_take_it_and_it_outlives_what_it_depends_on(example: ClientE
 def test_every_file_of_the_program_is_in_the_component(example: ClientExample, recipe: dict[str, Any]) -> None:
     folder = ROOT / "client_examples" / example.folder
     lying_there = (path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*.*"))
-    program = {name for name in lying_there if not re.search(r"(^|/)(\.|__pycache__|requirements)", name)}
+    program = {name for name in lying_there if not re.search(r"(^|/)(\.|__pycache__|greengrass-build|requirements)", name)}
     assert program - set(client_files(folder)) == {"recipe.json", "gdk-config.json"}
 
 
