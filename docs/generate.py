@@ -7,14 +7,21 @@ README and docs/greengrass.md, the table of docs/metrics.md, and recipes/.
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from agent import __version__
 from agent.greengrass.agent_recipe import INSTALL_SETTINGS, agent_recipe
-from agent.greengrass.client_recipe import sample_client_recipe
+from agent.greengrass.client_recipe import (
+    CAMERA,
+    LIVE_VIEW,
+    SAMPLE_CLIENT,
+    camera_recipe,
+    live_view_recipe,
+    sample_client_recipe,
+)
 from agent.greengrass.model_recipe import model_recipe
 from agent.greengrass.recipe_parts import AGENT, PUBLISHER, rendered
 from agent.metrics.catalogue import METRICS
@@ -68,26 +75,34 @@ def with_table(page: str, marks: tuple[str, str], table: str) -> str:
     return re.sub(pattern, lambda _: f"{begin}\n{table}\n{end}", page, flags=re.DOTALL)
 
 
-def gdk_config() -> dict[str, Any]:
+def gdk_config(name: str, *command: str) -> dict[str, Any]:
     """For gdk's custom build, which runs in the folder of this file and clears `greengrass-build` first."""
-    command = ["edge-agent", "greengrass", "build", "--gdk", "--source", "../..", "--version", __version__]
     component = {
         "author": PUBLISHER,
         "version": __version__,
-        "build": {"build_system": "custom", "custom_build_command": command},
+        "build": {"build_system": "custom", "custom_build_command": ["edge-agent", "greengrass", *command]},
         "publish": {"bucket": "YOUR-BUCKET", "region": "YOUR-REGION"},
     }
-    return {"component": {AGENT: component}, "gdk_version": "1.0.0"}
+    return {"component": {name: component}, "gdk_version": "1.0.0"}
 
 
-def recipes() -> Mapping[str, Mapping[str, Any]]:
-    """Path below recipes/ to document. The model's is a template: `edge-agent package` writes those of real models."""
-    return {
-        "agent/recipe.json": agent_recipe(__version__),
-        "agent/gdk-config.json": gdk_config(),
-        "model/recipe.json": model_recipe(EXAMPLE_MODEL, "1.0.0", "An anomaly-detection model.", {}, None),
-        "sample-client/recipe.json": sample_client_recipe(__version__, EXAMPLE_MODEL),
-    }
+def recipes() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Path and document. The model's is a template: `edge-agent package` writes those of real models.
+
+    A client example has its recipe in its folder as well, so that a copy of it can be changed and built with gdk.
+    """
+    yield "recipes/agent/recipe.json", agent_recipe(__version__)
+    agent_build = ("build", "--gdk", "--source", "../..", "--version", __version__)
+    yield "recipes/agent/gdk-config.json", gdk_config(AGENT, *agent_build)
+    yield "recipes/model/recipe.json", model_recipe(EXAMPLE_MODEL, "1.0.0", "An anomaly-detection model.", {}, None)
+    for example, recipe in (
+        (SAMPLE_CLIENT, sample_client_recipe(__version__, EXAMPLE_MODEL)),
+        (CAMERA, camera_recipe(__version__, EXAMPLE_MODEL)),
+        (LIVE_VIEW, live_view_recipe(__version__)),
+    ):
+        yield f"recipes/{example.archive.replace('_', '-')}/recipe.json", recipe
+        yield f"client_examples/{example.folder}/recipe.json", recipe
+        yield f"client_examples/{example.folder}/gdk-config.json", gdk_config(example.component, "client", ".", "--gdk")
 
 
 def generate(root: Path) -> None:
@@ -99,8 +114,8 @@ def generate(root: Path) -> None:
     ):
         path = root / page
         path.write_text(with_table(path.read_text(), marks, table))
-    for name, document in recipes().items():
-        path = root / "recipes" / name
+    for name, document in recipes():
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rendered(document))
 

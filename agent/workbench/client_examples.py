@@ -1,14 +1,20 @@
-"""Where the client examples are: shipped in the wheel, or beside the package in a checkout."""
+"""Where the client examples are: in a checkout, and those that commands need also in the wheel."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import agent
+from agent.workbench.errors import NoClientExample
 
 
-def sample_client_folder() -> Path:
-    """The folder of the sample client, `client_examples/detect`."""
+def client_example(name: str, source: Path | None = None) -> Path:
+    """The folder of a client example: of the checkout `source`, else shipped in the wheel or beside the package.
+
+    Raises NoClientExample.
+    """
     package = Path(agent.__file__).resolve().parent
-    places = [folder / "client_examples" / "detect" for folder in (package, package.parent)]
-    return next(place for place in places if (place / "detect.py").is_file())
+    for folder in (source, package, package.parent):
+        if folder is not None and (folder / "client_examples" / name / "requirements.txt").is_file():
+            return folder / "client_examples" / name
+    raise NoClientExample(name)

@@ -289,6 +289,25 @@ class NoSourceTree(Refusal):
         )
 
 
+class TooMuchForGdk(Refusal):
+    """gdk knows one recipe by its name, and a second would take its place."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "gdk builds one component at a time. Leave out --gdk, or build a client by itself with: "
+            "edge-agent greengrass client FOLDER --gdk"
+        )
+
+
+class NoClientExample(Refusal):
+    """A client example is not where it should be."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"client_examples/{name} is not here. Run this in a checkout of the project, or name one with --source."
+        )
+
+
 class UnreadableRecipe(Refusal):
     """A file is no recipe at all."""
 

@@ -40,7 +40,7 @@ SINKS_MAY_TAKE_S = 2.5
 
 
 def main() -> int:
-    """Exit code 0 when it was asked to stop or a recording has ended, 2 for wrong settings (not with --greengrass)."""
+    """Exit code 0 when it was asked to stop or a recording has ended, 2 for wrong settings (a component waits)."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
@@ -48,18 +48,40 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stop.set())
     arguments = _arguments()
+    try:
+        if arguments.greengrass:
+            _run_component(arguments, stop)
+        else:
+            run(settings_from(_overridden(read_file(arguments.config) if arguments.config else {}, arguments)), stop)
+    except WrongSetting as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run_component(arguments: argparse.Namespace, stop: threading.Event) -> None:
+    """As the component's configuration says, and anew when that has changed; a wrong one is waited out.
+
+    Greengrass gives up for good on a component that fails three times; the next deployment may put it right.
+    """
+    try:
+        from camera_client.component import Component, following
+    except ImportError as error:
+        raise WrongSetting(f"--greengrass needs awsiotsdk (requirements-greengrass.txt): {error}") from None
+    component = Component()
+
+    def configured() -> Settings:
+        return settings_from(_overridden(component.configuration(), arguments))
+
     while not stop.is_set():
         try:
-            run(settings_from(_values(arguments)), stop)
-            break
+            settings = configured()
+            with following(settings, configured, stop) as end:
+                run(settings, end)
+            return
         except WrongSetting as problem:
-            if not arguments.greengrass:
-                print(problem, file=sys.stderr)
-                return 2
-            # Greengrass gives up for good on a component that fails three times; the next deployment may put it right.
             logging.error(f"{problem}; tried again in {AGAIN_AFTER_S:g} s")
             stop.wait(AGAIN_AFTER_S)
-    return 0
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -132,11 +154,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _values(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What file or Greengrass say, overridden by flags."""
-    values = _greengrass_configuration() if arguments.greengrass else {}
-    if arguments.config:
-        values = read_file(arguments.config)
+def _overridden(values: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of file or Greengrass, with what the flags say."""
     for path, value in _flags(arguments):
         if value is not None:
             *parents, key = path.split(".")
@@ -157,22 +176,6 @@ def _flags(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     yield "overlays.folder", arguments.overlays
     yield "capture.folder", arguments.capture
     yield "report_every_s", arguments.report_every
-
-
-def _greengrass_configuration() -> dict[str, Any]:
-    try:
-        from camera_client.greengrass_ipc import Nucleus, NucleusFailed
-    except ImportError as error:
-        raise WrongSetting(f"--greengrass needs awsiotsdk (requirements-greengrass.txt): {error}") from None
-    nucleus = Nucleus()
-    try:
-        configuration = nucleus.configuration()
-    except NucleusFailed as problem:
-        raise WrongSetting(f"the component's configuration cannot be read: {problem}") from None
-    finally:
-        nucleus.close()
-    configuration.pop("accessControl", None)  # what the component may do: for the nucleus, not for us
-    return configuration
 
 
 if __name__ == "__main__":

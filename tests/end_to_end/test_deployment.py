@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
@@ -16,37 +12,11 @@ from agent.greengrass.client_recipe import SAMPLE_CLIENT
 from agent.greengrass.recipe_parts import AGENT
 from agent.wire import edge_agent_pb2 as wire
 from tests.support.agent_process import answers, detect, gone, inline_request, names, status, wait_for
-from tests.support.greengrass_line import (
-    NEWER,
-    PLATES,
-    SLOW,
-    Line,
-    build_models,
-    build_without_install_steps,
-    provide_environments,
-)
+from tests.support.greengrass_line import NEWER, PLATES, SLOW, Line
 from tests.support.packages import grey
 
 FAILED_CALL = re.compile(r"no answer|[A-Z]+_[A-Z]+: |UNAVAILABLE|INTERNAL|Traceback")
 """In the sample client's log."""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("awsiot.greengrasscoreipc.clientv2", reason="awsiotsdk (extra `greengrass`) is not installed")
-    site: Path = tmp_path_factory.mktemp("site")
-    build_models(site, tmp_path_factory.mktemp("packages"))
-    build_without_install_steps(site)
-    return site
-
-
-@pytest.fixture
-def line(site: Path, request: pytest.FixtureRequest) -> Iterator[Line]:
-    folder = Path(tempfile.mkdtemp(prefix="gg-"))
-    provide_environments(folder / "greengrass/work")
-    with Line(site, folder, lite=request.param == "lite") as line:
-        yield line
-    shutil.rmtree(folder)
 
 
 on_lite = pytest.mark.parametrize("line", ["lite"], indirect=True)
@@ -78,7 +48,7 @@ def test_the_client_lists_and_inspects_while_models_come_and_go_without_a_failed
 
     line.device.remove(PLATES)
     wait_for("the client to learn of it", lambda: f'no model component "{PLATES}"' in line.client_log())
-    assert line.device.state(SAMPLE_CLIENT) == "RUNNING"
+    assert line.device.state(SAMPLE_CLIENT.component) == "RUNNING"
     line.deploy_model()
     line.wait_for_detections("detections when the model is back")
 
@@ -136,6 +106,6 @@ def test_configuration_is_followed_and_the_agent_upgraded_and_removed_under_the_
     process = line.device.process(AGENT)
     line.device.remove(AGENT)
     assert gone(process.pid) and not line.socket.exists()
-    assert line.device.state(SAMPLE_CLIENT) == "RUNNING"
+    assert line.device.state(SAMPLE_CLIENT.component) == "RUNNING"
     line.deploy_agent(NEWER)
     line.wait_for_detections("detections when the agent is back")

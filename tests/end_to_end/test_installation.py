@@ -9,10 +9,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from agent.greengrass.client_recipe import SAMPLE_CLIENT
+from agent.greengrass.client_recipe import CAMERA, SAMPLE_CLIENT
 from agent.greengrass.recipe_parts import AGENT
 from agent.workbench.components.wheels import ALL_PLATFORMS, pinned_requirements
 from agent.workbench.errors import WheelsNotFound
@@ -24,7 +26,16 @@ from tests.support.scraping import free_port
 SIZE = {"width": 320, "height": 240}
 
 
-@pytest.mark.slow  # downloads some 90 MB
+def write_video(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Ten lossless frames; `pixels` are RGB."""
+    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless (group `clients`) is not installed")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 10, (SIZE["width"], SIZE["height"]))
+    for _ in range(10):
+        writer.write(pixels[..., ::-1])
+    writer.release()
+
+
+@pytest.mark.slow  # downloads some 180 MB
 @pytest.mark.timeout(600)
 def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a_network(tmp_path: Path) -> None:
     pytest.importorskip("awsiot.greengrasscoreipc.clientv2", reason="awsiotsdk (extra `greengrass`) is not installed")
@@ -36,7 +47,9 @@ def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a
     except WheelsNotFound as refusal:
         pytest.skip(f"no package index is reachable: {refusal}")
     site = tmp_path / "site"
-    edge_agent("greengrass", "build", "--output", site, "--bundle-wheels", here, "--sample-client", PLATES)
+    edge_agent(
+        "greengrass", "build", "--output", site, "--bundle-wheels", here, "--sample-client", PLATES, "--camera", PLATES
+    )
     photos = tmp_path / "photos"
     photos.mkdir()
     for seed in range(20):
@@ -44,6 +57,7 @@ def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a
     edge_agent("fit", photos, "--output", tmp_path / "package")
     edge_agent("package", "fitted", tmp_path / "package", "--component", PLATES, "--output", site)
     parts = {"good": draw_part(100, **SIZE).pixels, "chipped": draw_part(100, Defect.CHIP, **SIZE).pixels}
+    write_video(tmp_path / "chipped.avi", parts["chipped"])
 
     folder = Path(tempfile.mkdtemp(prefix="gg-"))
     try:
@@ -51,7 +65,8 @@ def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a
             line.deploy_agent()
             line.deploy_model()
             line.deploy_client()
-            for component in (AGENT, SAMPLE_CLIENT):
+            line.deploy_camera(source={"address": f"video:{tmp_path}/chipped.avi", "at_end": "repeat"})
+            for component in (AGENT, SAMPLE_CLIENT.component, CAMERA.component):
                 log = line.device.log(component)
                 assert "installing from the wheels in this component, without a network" in log
                 assert "install: installed in" in log
@@ -61,6 +76,9 @@ def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a
             port = free_port()
             line.nucleus.change(MetricsPort=port)
             wait_for("metrics", lambda: f"metrics: http://127.0.0.1:{port}/metrics" in line.device.log(AGENT))
+            wait_for(
+                "the camera's verdict", lambda: "reject" in [each["verdict"] for each in line.verdicts], patience=60
+            )
             line.device.restart_nucleus()
             assert "already installed: nothing to do" in line.device.log(AGENT)
             line.wait_for_detections()

@@ -105,6 +105,7 @@ def test_a_file_that_is_not_the_pinned_one_is_not_installed_and_the_old_environm
     [
         (["--python", "/nowhere/python3"], "correct PythonPath"),
         (["--runtime", "tpu"], "Runtime is 'tpu'; it must be one of auto, cpu, gpu"),
+        (["--reader", "eye"], "source.reader is 'eye'; it must be one of opencv, gstreamer"),
         (["--runtime", "gpu"], "brings no requirements-gpu.txt (it has: requirements-cpu.txt)"),
     ],
 )
@@ -164,7 +165,7 @@ def test_the_runtime_is_the_one_asked_for_or_what_the_device_has(
     if driver:
         (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
         (tmp_path / "proc/driver/nvidia/version").touch()
-    chosen = script.choose_requirements(wanted, jetson, tmp_path)
+    chosen = script.choose_requirements(wanted, None, jetson, tmp_path)
     assert chosen.name == f"requirements-{runtime}.txt"
     assert told in capsys.readouterr().out
 
@@ -173,8 +174,29 @@ def test_a_driver_without_the_gpu_runtime_in_the_component_takes_the_cpu(script,
     (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
     (tmp_path / "proc/driver/nvidia/version").touch()
     (Path(script.__file__).parent / "requirements-gpu.txt").unlink()
-    assert script.choose_requirements("auto", False, tmp_path).name == "requirements-cpu.txt"
+    assert script.choose_requirements("auto", None, False, tmp_path).name == "requirements-cpu.txt"
     assert "built without the gpu runtime" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reader", ["opencv", "gstreamer"])
+def test_a_camera_client_installs_what_its_reader_needs(script, reader):
+    for name in ("opencv", "gstreamer"):
+        (Path(script.__file__).parent / f"requirements-{name}.txt").touch()
+    assert script.choose_requirements("auto", reader, False).name == f"requirements-{reader}.txt"
+
+
+def test_gstreamer_gets_an_environment_that_sees_the_systems_bindings(component):
+    (component / "requirements.txt").rename(component / "requirements-gstreamer.txt")
+    installed = install(component, "--reader", "gstreamer", "--python", sys.executable)
+    assert "a virtual environment that sees the system packages" in installed.stdout
+    configuration = (component.parent / "work/venv/pyvenv.cfg").read_text()
+    assert "include-system-site-packages = true" in configuration
+    assert word(component) == "first"
+
+
+def test_the_best_python_is_taken_where_it_fits_else_one_on_the_path(script):
+    assert script.find_python("auto", sys.executable) == sys.executable
+    assert script.find_python("auto", "/nowhere/python3").startswith("python3.")
 
 
 def test_the_script_is_readable_to_old_pythons():

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.nucleus.configuration import ConfigurationStore
+
 STOP_LIMIT = 5.0
 """Seconds a process has after SIGTERM."""
 STEP_LIMITS = {"install": 120, "startup": 120, "shutdown": 15, "uninstall": 120}
@@ -44,6 +46,7 @@ class Component:
     recipe: Mapping[str, Any]
     manifest: Mapping[str, Any]
     configuration: dict[str, Any]
+    environment: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     state: str = "INSTALLED"
     logs: list[str] = field(default_factory=list)
@@ -66,11 +69,17 @@ class GreengrassDevice:
         (root / "logs").mkdir(parents=True)
 
     def deploy(
-        self, recipe: Path, artifacts: Path, configuration: Mapping[str, Any] | None = None, start: bool = True
+        self,
+        recipe: Path,
+        artifacts: Path,
+        configuration: Mapping[str, Any] | None = None,
+        start: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> Component:
         """Installs a component, in place of its earlier version, and starts it.
 
-        `artifacts` is a folder with NAME/VERSION/...; `configuration` is merged over the recipe's defaults.
+        `artifacts` is a folder with NAME/VERSION/...; `configuration` is merged over the recipe's defaults;
+        `environment` is this component's alone.
 
         Raises:
             NotDeployable: no manifest is for this device, or its lifecycle cannot be read.
@@ -78,7 +87,9 @@ class GreengrassDevice:
         """
         document = json.loads(recipe.read_text())
         defaults = document.get("ComponentConfiguration", {}).get("DefaultConfiguration", {})
-        component = Component(document, self._manifest_of(document), {**defaults, **(configuration or {})})
+        store = ConfigurationStore(defaults)
+        store.merge(dict(configuration or {}))
+        component = Component(document, self._manifest_of(document), store.at([]), environment or {})
         self._unpack(component, artifacts)
         dependents = []
         if component.name in self._components:
@@ -271,6 +282,7 @@ class GreengrassDevice:
             "SVCUID": f"token-of-{component.name}",
             "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(self.root / "ipc.socket"),
             **self._environment,
+            **component.environment,
         }
         with self._log_file(component.name).open("ab") as log:
             return subprocess.Popen(

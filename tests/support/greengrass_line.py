@@ -1,7 +1,8 @@
-"""A line by deployment alone: agent, models and sample client as components on a device, and a nucleus to talk to."""
+"""A line by deployment alone: agent, models and clients as components on a device, and a nucleus to talk to."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,13 +18,15 @@ from PIL import Image
 
 from agent import __version__
 from agent.greengrass.agent_recipe import ARCHIVE, agent_recipe
-from agent.greengrass.client_recipe import CLIENT_ARCHIVE, SAMPLE_CLIENT, sample_client_recipe
+from agent.greengrass.client_recipe import CAMERA, SAMPLE_CLIENT, ClientExample, camera_recipe, sample_client_recipe
 from agent.greengrass.recipe_parts import AGENT
 from agent.wire import edge_agent_pb2 as wire
 from agent.wire.edge_agent_pb2_grpc import EdgeAgentStub
+from agent.workbench.components.client_folder import client_files
 from agent.workbench.components.layout import ComponentFiles
 from agent.workbench.components.recipe_file import checked_recipe
 from tests.support.agent_process import RECONNECT, describe, wait_for
+from tests.support.camera_process import put_picture
 from tests.support.checkout import ROOT
 from tests.support.greengrass_device import GreengrassDevice
 from tests.support.nucleus import Nucleus
@@ -57,15 +60,18 @@ def build_models(site: Path, packages: Path) -> None:
 
 
 def build_without_install_steps(site: Path) -> None:
-    """Agent, in two versions, and sample client for a device that has their environments already."""
-    client = ROOT / "client_examples/detect"
-    programs = {file.name: file for file in client.glob("*.py")}
+    """Agent, in two versions, and clients for a device that has their environments already."""
     for version in (VERSION, NEWER):
         _write(site, agent_recipe(version), ARCHIVE, {"edge-agent.proto": ROOT / "protos/edge-agent.proto"})
-    _write(site, sample_client_recipe(VERSION, PLATES), CLIENT_ARCHIVE, programs)
+    _write_client(site, SAMPLE_CLIENT, sample_client_recipe(VERSION, PLATES))
+    _write_client(site, CAMERA, camera_recipe(VERSION, PLATES))
 
 
-def _write(site: Path, recipe: dict[str, Any], archive: str, content: Mapping[str, Path]) -> None:
+def _write_client(site: Path, example: ClientExample, recipe: dict[str, Any]) -> None:
+    _write(site, recipe, example.archive, client_files(ROOT / "client_examples" / example.folder))
+
+
+def _write(site: Path, recipe: dict[str, Any], archive: str, content: Mapping[str, bytes | Path]) -> None:
     for manifest in recipe["Manifests"]:
         manifest["Lifecycle"] = {"run": manifest["Lifecycle"]["run"]}
     name, version = recipe["ComponentName"], recipe["ComponentVersion"]
@@ -73,8 +79,8 @@ def _write(site: Path, recipe: dict[str, Any], archive: str, content: Mapping[st
 
 
 def provide_environments(work: Path) -> None:
-    """What the install steps of agent and client would have made, out of the Python that runs this."""
-    for name in (AGENT, SAMPLE_CLIENT):
+    """What the install steps of agent and clients would have made, out of the Python that runs this."""
+    for name in (AGENT, SAMPLE_CLIENT.component, CAMERA.component):
         python = work / name / "venv/bin/python"
         python.parent.mkdir(parents=True)
         python.write_text(f"#!/bin/sh\nPYTHONPATH='{ROOT}' exec '{sys.executable}' \"$@\"\n")
@@ -93,18 +99,20 @@ class Line:
         self._pictures.mkdir()
         for name, pixels in pictures.items():
             Image.fromarray(pixels).save(self._pictures / f"{name}.png")
-        self.nucleus = Nucleus(lite=lite)
+        self.nucleus, self.camera_nucleus = Nucleus(lite=lite), Nucleus(lite=lite)
         self.device = GreengrassDevice(folder / "greengrass", lite, NO_NETWORK | self.nucleus.environment)
         self._channel = grpc.insecure_channel(f"unix:{self.socket}", options=RECONNECT)
         self.agent = EdgeAgentStub(self._channel)
 
     def __enter__(self) -> Line:
         self.nucleus.__enter__()
+        self.camera_nucleus.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._channel.close()
         self.device.close()
+        self.camera_nucleus.__exit__(None, None, None)
         self.nucleus.__exit__(None, None, None)
 
     def deploy_agent(self, version: str = VERSION) -> None:
@@ -117,10 +125,43 @@ class Line:
 
     def deploy_client(self) -> None:
         told = {"Socket": f"unix://{self.socket}", "PythonPath": sys.executable, "Pictures": str(self._pictures)}
-        self.device.deploy(self._recipe(SAMPLE_CLIENT, VERSION), self._artifacts, {**told, "Every": 0.1})
+        self.device.deploy(self._recipe(SAMPLE_CLIENT.component, VERSION), self._artifacts, {**told, "Every": 0.1})
+
+    def deploy_camera(self, **configuration: Any) -> None:
+        """Looking at the line's pictures, again and again for new ones, unless it is told otherwise."""
+        told = {
+            "socket": f"unix://{self.socket}",
+            "PythonPath": sys.executable,
+            "source": {"address": f"folder:{self._pictures}", "at_end": "wait"},
+            **configuration,
+        }
+        recipe = self._recipe(CAMERA.component, VERSION)
+        # The nucleus double knows one component's configuration; a real one has it before the component starts.
+        self.camera_nucleus.change(**json.loads(recipe.read_text())["ComponentConfiguration"]["DefaultConfiguration"])
+        self.camera_nucleus.change(**told)
+        self.device.deploy(recipe, self._artifacts, told, environment=self.camera_nucleus.environment)
+
+    def put_picture(self, name: str, brightness: int) -> None:
+        """A new one; dark ones are anomalous to `PLATES`."""
+        put_picture(self._pictures, f"{name}.png", brightness)
+
+    @property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """What the camera client has written into its work folder, in order."""
+        path = self.device.work_folder(CAMERA.component) / "verdicts.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def verdict_of(self, name: str) -> dict[str, Any]:
+        """The next verdict on a picture; waits for it."""
+
+        def found() -> list[dict[str, Any]]:
+            return [verdict for verdict in self.verdicts if verdict["file"] == f"{name}.png"]
+
+        wait_for(f"the verdict on {name}", lambda: found() != [], patience=60)
+        return found()[0]
 
     def client_log(self) -> str:
-        return self.device.log(SAMPLE_CLIENT)
+        return self.device.log(SAMPLE_CLIENT.component)
 
     def wait_for_detections(self, what: str = "the client's next detections") -> None:
         """Those of two rounds: the second has begun after this was called."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The install step of a component: a virtual environment in the component's work folder.
 
-    python3 -u install.py [--runtime auto|cpu|gpu] [--python PATH]
+    python3 -u install.py [--runtime auto|cpu|gpu] [--reader opencv|gstreamer] [--python PATH]
 
 Runs in the work folder, at every launch of the nucleus: what is installed already is left alone, which takes
 milliseconds. A new version is installed beside the old one and put in its place when it is whole, so that a power cut
@@ -27,6 +27,9 @@ ENVIRONMENT = "venv"
 STAMP = "installed"
 """File in the environment: what it was made from."""
 RUNTIMES = ("auto", "cpu", "gpu")
+READERS = ("opencv", "gstreamer")
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""The one that the distribution's packages are for, GStreamer's bindings among them."""
 
 
 class CannotInstall(Exception):
@@ -36,9 +39,11 @@ class CannotInstall(Exception):
 def main():
     arguments = parse_arguments()
     try:
-        jetson = is_jetson()
-        requirements = choose_requirements(arguments.runtime, jetson)
-        install(find_python(arguments.python), requirements, jetson)
+        jetson, gstreamer = is_jetson(), arguments.reader == "gstreamer"
+        requirements = choose_requirements(arguments.runtime, arguments.reader, jetson)
+        python = find_python(arguments.python, SYSTEM_PYTHON if gstreamer else sys.executable)
+        # TensorRT's Python packages on a Jetson, and GStreamer's, are the system's.
+        install(python, requirements, jetson or gstreamer)
     except CannotInstall as refusal:
         say(str(refusal))
         return 1
@@ -48,19 +53,20 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description="Install this component into ./venv.")
     parser.add_argument("--runtime", default="auto", help="auto, cpu or gpu: what runs the models")
+    parser.add_argument("--reader", help="opencv or gstreamer: what a camera client reads frames with")
     parser.add_argument("--python", default="auto", help="the Python to use; auto: one that fits")
     return parser.parse_args()
 
 
-def find_python(wanted):
-    """The Python to make the environment with: the one asked for, else this one, else the newest on the path."""
+def find_python(wanted, best):
+    """The Python to make the environment with: the one asked for, else the best one, else the newest on the path."""
     if wanted not in ("", "auto"):
         version = version_of(wanted)
         if version is None or not OLDEST <= version <= NEWEST:
             raise CannotInstall(f"{wanted} is no Python {spelled(OLDEST)} to {spelled(NEWEST)}; correct PythonPath")
         say(f"Python {spelled(version)}, as configured: {wanted}")
         return wanted
-    names = [sys.executable] + [f"python3.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
+    names = [best] + [f"python3.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
     for name in names:
         version = version_of(name)
         if version is not None and OLDEST <= version <= NEWEST:
@@ -101,10 +107,12 @@ def is_jetson(root=Path("/")):
         return False
 
 
-def choose_requirements(runtime, jetson, root=Path("/")):
-    """The file that lists what to install: one per runtime for the agent, just one for a client."""
+def choose_requirements(runtime, reader, jetson, root=Path("/")):
+    """The file that lists what to install: one per runtime for the agent, one per reader or just one for a client."""
     if (HERE / "requirements.txt").is_file():
         return HERE / "requirements.txt"
+    if reader is not None:
+        return requirements_of(choose_reader(reader))
     runtime = choose_runtime(runtime, jetson, root)
     if not packed(runtime):
         there = ", ".join(sorted(file.name for file in HERE.glob("requirements-*.txt"))) or "none"
@@ -135,19 +143,26 @@ def choose_runtime(wanted, jetson, root=Path("/")):
     return "gpu"
 
 
+def choose_reader(wanted):
+    if wanted not in READERS:
+        raise CannotInstall(f"source.reader is {wanted!r}; it must be one of {', '.join(READERS)}")
+    say(f"reader {wanted}, as configured")
+    return wanted
+
+
 def packed(runtime):
     """Whether this component brings what `runtime` needs."""
     return requirements_of(runtime).is_file()
 
 
-def requirements_of(runtime):
-    return HERE / f"requirements-{runtime}.txt"
+def requirements_of(choice):
+    return HERE / f"requirements-{choice}.txt"
 
 
-def install(python, requirements, jetson):
+def install(python, requirements, with_system):
     """Makes ./venv what the artifacts say, unless it is that already."""
     wheels = sorted(HERE.glob("*.whl"))  # the component's own, if it is a package
-    made_from = fingerprint(python, jetson, requirements, *wheels)
+    made_from = fingerprint(python, with_system, requirements, *wheels)
     fresh = Path(f"{ENVIRONMENT}.new")
     if not Path(ENVIRONMENT).exists() and is_whole(fresh, made_from):
         put_in_place(fresh)  # the power went between the two renames
@@ -155,16 +170,16 @@ def install(python, requirements, jetson):
         say("already installed: nothing to do")
         return
     shutil.rmtree(str(fresh), ignore_errors=True)
-    make_environment(python, jetson, fresh)
+    make_environment(python, with_system, fresh)
     install_packages(fresh, requirements, wheels)
     (fresh / STAMP).write_text(made_from)
     put_in_place(fresh)
     say(f"installed in {Path(ENVIRONMENT).resolve()}")
 
 
-def fingerprint(python, jetson, *files):
+def fingerprint(python, with_system, *files):
     """Changes with whatever the environment is made from."""
-    digest = hashlib.sha256(f"{shutil.which(python)}:{version_of(python)}:{jetson}".encode())
+    digest = hashlib.sha256(f"{shutil.which(python)}:{version_of(python)}:{with_system}".encode())
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -178,10 +193,9 @@ def is_whole(environment, made_from):
     return version_of(str(environment / "bin" / "python")) is not None
 
 
-def make_environment(python, jetson, folder):
-    # On a Jetson, TensorRT's Python packages are the system's.
-    options = ["--system-site-packages"] if jetson else []
-    say(f"making a virtual environment{' that sees the system packages' if jetson else ''}")
+def make_environment(python, with_system, folder):
+    options = ["--system-site-packages"] if with_system else []
+    say(f"making a virtual environment{' that sees the system packages' if with_system else ''}")
     run(
         [python, "-m", "venv", *options, str(folder)],
         "no virtual environment can be made: install the package python3-venv (or python3.N-venv for its version)",

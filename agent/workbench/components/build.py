@@ -1,4 +1,4 @@
-"""The components of agent and sample client, ready to be published."""
+"""The components of agent and clients, ready to be published."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from agent.greengrass.agent_recipe import ARCHIVE, agent_recipe
-from agent.greengrass.client_recipe import CLIENT_ARCHIVE, SAMPLE_CLIENT, sample_client_recipe
 from agent.greengrass.recipe_parts import AGENT, BUCKET
-from agent.workbench.client_examples import sample_client_folder
+from agent.workbench.components.client_folder import archive_of, client_files, wanted_packages
 from agent.workbench.components.layout import ComponentFiles
 from agent.workbench.components.recipe_file import checked_recipe
 from agent.workbench.components.wheels import DISTRIBUTION, DevicePlatform, download_wheels, pinned_requirements
@@ -80,25 +80,18 @@ def build_agent(
     return made
 
 
-def build_sample_client(
-    destination: Destination,
-    version: str,
-    model: str,
-    agent: str = AGENT,
-    bundled: Sequence[DevicePlatform] = (),
+def build_client(
+    destination: Destination, folder: Path, recipe: Mapping[str, Any], bundled: Sequence[DevicePlatform] = ()
 ) -> ComponentFiles:
-    """The sample client's component, for the model component `model` and the agent's component `agent`.
+    """The component of the client in `folder`: its program, pinned requirements, the install step.
 
     Raises: as `build_agent`, but for BadWheel.
     """
-    recipe = checked_recipe(sample_client_recipe(version, model, agent, destination.bucket))
-    made = destination.of(SAMPLE_CLIENT, version, CLIENT_ARCHIVE)
-    source = sample_client_folder()
-    wanted = {"requirements.txt": (source / "requirements.txt").read_text()}
-    content: dict[str, bytes | Path] = {file.name: file for file in source.iterdir() if file.suffix in (".py", ".md")}
-    content["install.py"] = _install_step()
-    with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
-        made.write({**content, **_installed(wanted, bundled, Path(folder))}, recipe)
+    rendered = checked_recipe(recipe)
+    made = destination.of(recipe["ComponentName"], recipe["ComponentVersion"], archive_of(recipe))
+    content = client_files(folder) | {"install.py": _install_step()}
+    with tempfile.TemporaryDirectory(prefix="edge-agent-") as wheels:
+        made.write({**content, **_installed(wanted_packages(folder), bundled, Path(wheels))}, rendered)
     return made
 
 

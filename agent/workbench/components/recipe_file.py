@@ -45,7 +45,17 @@ def _yaml(text: str) -> object:
 def checked_recipe(recipe: Mapping[str, Any]) -> bytes:
     """The recipe as a file's content. Raises RecipeHasFindings: one of the nuclei would not take it."""
     content = rendered(recipe)
-    found = findings(recipe, len(content))
-    if found:
-        raise RecipeHasFindings(str(recipe["ComponentName"]), [str(finding) for finding in found])
+    check(recipe, len(content))
     return content
+
+
+def check(recipe: object, size: int) -> dict[str, Any]:
+    """The recipe, of `size` bytes. Raises RecipeHasFindings."""
+    found = findings(recipe, size)
+    if found or not isinstance(recipe, dict):
+        raise RecipeHasFindings(_name_of(recipe), [str(finding) for finding in found])
+    return recipe
+
+
+def _name_of(recipe: object) -> str:
+    return str(recipe.get("ComponentName")) if isinstance(recipe, dict) else ""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import agent
-from agent.workbench.client_examples import sample_client_folder
+from agent.workbench.client_examples import client_example
 from agent.workbench.errors import DemoStepFailed
 
 START_LIMIT = 20.0
@@ -27,7 +27,7 @@ def edge_agent(*arguments: str) -> None:
 
 def sample_client(*arguments: str) -> None:
     """The sample client. Raises DemoStepFailed where it ends with an error."""
-    script = str(sample_client_folder() / "detect.py")
+    script = str(client_example("detect") / "detect.py")
     _run(f"python {shlex.quote(script)}", [sys.executable, script], arguments)
 
 
