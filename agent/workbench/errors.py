@@ -170,7 +170,7 @@ class OutputExists(Refusal):
     def __init__(self, folder: Path) -> None:
         super().__init__(
             f"{folder} already exists, and a package is never overwritten. "
-            f"Choose another --version or another --output, or move the folder away."
+            f"Choose another --version or another folder, or move this one away."
         )
 
 
@@ -178,7 +178,14 @@ class OutputNotWritable(Refusal):
     """The package cannot be written where it should be."""
 
     def __init__(self, folder: Path, why: str) -> None:
-        super().__init__(f"{folder} cannot be written: {why}. Choose another --output.")
+        super().__init__(f"{folder} cannot be written: {why}. Choose another folder.")
+
+
+class EngineNotPacked(Refusal):
+    """No engine of this device can be put into a package."""
+
+    def __init__(self, why: str, what_to_do: str) -> None:
+        super().__init__(f"No engine of this device can be put into the package: {why}. {what_to_do}.")
 
 
 class ModelBlindToDefects(Refusal):
