@@ -210,7 +210,9 @@ def test_an_engine_that_only_lacks_its_gpu_is_kept(trt, build, write, fake_cuda,
 
 
 @needs_no_gpu
-def test_an_engine_is_as_whole_from_a_package_as_from_the_builder(trt, build, write, fake_cuda, tmp_path):
+def test_an_engine_is_as_whole_from_a_package_as_from_the_builder(trt, build, write, fake_cuda, tmp_path, monkeypatch):
+    # Its own format is for no package; as bytes it is as good as any.
+    monkeypatch.setattr("agent.backends.tensorrt_api.MODULES", {"tensorrt_rtx_bindings": "TensorRT"})
     model = write(darkness_model())
     key = EngineSource(trt, open_cuda_runtime([str(fake_cuda.path)]), model, BackendSettings())._key()
     (tmp_path / "new").mkdir()
