@@ -415,6 +415,21 @@ def test_a_socket_that_answers_and_one_that_was_left_behind_are_told_apart(tmp_p
     assert "was left behind" in finding(access_findings(settings), "socket").what
 
 
+def test_places_in_folders_that_are_closed_to_this_user_are_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path, **how: bool) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", closed)  # as root may search every folder
+    settings = Settings(socket="unix:///root/s", registry=tmp_path, engine_cache=tmp_path)
+    found = access_findings(settings)[1:]
+    assert [(each.topic, each.level) for each in found] == [
+        *(("socket", "problem"), ("registry", "problem"), ("engine cache", "problem")),
+    ]
+    assert all("closed to this user" in each.what for each in found)
+
+
 def test_the_engine_cache_is_told_of_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "engines"
     settings = Settings(socket=f"unix://{tmp_path}/s", registry=tmp_path, engine_cache=cache)

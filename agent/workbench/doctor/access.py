@@ -16,12 +16,29 @@ from agent.workbench.doctor.finding import Finding
 
 
 def access_findings(settings: Settings) -> list[Finding]:
+    socket_path, registry, engines = (
+        Path(settings.socket.removeprefix("unix://")),
+        settings.registry,
+        settings.engine_cache,
+    )
     return [
         _user(),
-        _socket(Path(settings.socket.removeprefix("unix://"))),
-        _registry(settings.registry),
-        *_engine_cache(settings.engine_cache),
+        *(_closed("socket", socket_path) or [_socket(socket_path)]),
+        *(_closed("registry", registry) or [_registry(registry)]),
+        *(_closed("engine cache", engines) or _engine_cache(engines)),
     ]
+
+
+def _closed(topic: str, path: Path) -> list[Finding]:
+    """Whether this user cannot even look for `path`; else nothing."""
+    try:
+        path.stat()
+    except PermissionError:
+        what = f"{path} lies in a folder that is closed to this user"
+        return [Finding(topic, what, "problem", "run as the agent's user, or name a folder that is open to this one")]
+    except OSError:
+        pass
+    return []
 
 
 def _user() -> Finding:
