@@ -20,6 +20,7 @@ from agent.backends.prebuilt import file_for_tensorrt
 from agent.backends.tensorrt import RunFailed, TensorRtBackend
 from agent.errors import (
     DeviceNotUsable,
+    EngineNotTaken,
     GpuFailed,
     GpuMemoryFull,
     ModelDoesNotFit,
@@ -456,6 +457,11 @@ def test_an_engine_of_the_package_that_is_not_taken_says_what_to_do(trt, prebuil
         "does not take the package's prebuilt engine; build it on a device like this one, or package the ONNX" in said
     )
     assert trt.builds == []
+
+
+def test_an_engine_of_the_package_that_does_not_run_is_told_apart_from_a_model_that_does_not(trt, prebuilt, settings):
+    trt.refuses_runs = True
+    assert "its first run failed" in refusal(prebuilt(), settings, EngineNotTaken)
 
 
 def test_a_full_gpu_is_no_fault_of_the_package_s_engine(trt, prebuilt, settings):
