@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.backends.base import BackendSettings
+from agent.backends.base import BackendSettings, say_nothing
 from agent.errors import SelfTestFailed
 from agent.packages.package import read_package
 from agent.pipeline import open_tested
@@ -83,7 +83,7 @@ def test_fp32_that_deviates_is_a_failed_self_test_and_not_tried_for_ever(fake_te
 @pytest.fixture
 def with_engine(fake_tensorrt, package, settings, tmp_path):
     """A package that brings an engine in fp16 for this device."""
-    return write_with_engine(package, settings, None, tmp_path / "with-engine", lambda text: None)
+    return write_with_engine(package, settings, None, tmp_path / "with-engine", say_nothing)
 
 
 def test_an_engine_of_the_package_that_deviates_here_gives_way_too(fake_tensorrt, with_engine, tmp_path):

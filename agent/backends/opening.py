@@ -74,16 +74,17 @@ def _opened(
     """The backend of one device, and what to remark of it; an engine of the package that TensorRT does not take gives
     way to one that is built of the ONNX model."""
     file, backend_class = backend_for(files, on, settings.precision)
+    model = next((other for other in files if isinstance(other.runtime, OnnxModel)), None)
     try:
         backend = backend_class(model_of(file), settings)
     except EngineNotTaken as refusal:
-        log.warning("%s", refusal)
-        others = [other for other in files if isinstance(other.runtime, OnnxModel)]
-        if not others:
+        if model is None:
             raise
-        return _opened(others, model_of, settings, on)[0], NOT_TAKEN
-    was_built = on == "tensorrt" and isinstance(file.runtime, OnnxModel)
-    return backend, why_built_here(files) if was_built else ""
+        log.warning("%s", str(refusal))
+    else:
+        return backend, why_built_here(files) if on == "tensorrt" and file is model else ""
+    # Not in the handler: what is being handled keeps what was opened so far, and its GPU memory.
+    return _opened([model], model_of, settings, on)[0], NOT_TAKEN
 
 
 def devices_to_try(settings: BackendSettings) -> tuple[Device, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.backends.base import BackendSettings
+from agent.backends.base import BackendSettings, say_nothing
 from agent.backends.engine_cache import EngineKey
 from agent.backends.prebuilt import engines_of
 from agent.errors import DeviceNotUsable, SelfTestFailed
@@ -39,7 +39,7 @@ def on_device(number: int, tmp_path: Path) -> BackendSettings:
 
 
 def built_into(package: Package, output: Path, settings: BackendSettings, version: str | None = None) -> Package:
-    return write_with_engine(package, settings, version, output, lambda text: None)
+    return write_with_engine(package, settings, version, output, say_nothing)
 
 
 def engines(package: Package) -> list[tuple[str, str, str]]:
@@ -53,7 +53,7 @@ def test_other_devices_load_what_one_has_built(fake_tensorrt: FakeTensorRt, pack
     assert len(fake_tensorrt.builds) == 1
 
     said: list[str] = []
-    opened = open_tested(made, on_device(2, tmp_path), said.append)
+    opened = open_tested(made, on_device(2, tmp_path), lambda text, *stage: said.append(text))
     assert len(fake_tensorrt.builds) == 1
     assert (str(opened.runs_on), said) == ("TensorRT 10.3.0 on Fake GPU", ["running the self-test"])
 
