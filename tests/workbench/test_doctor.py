@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import cli
+from agent.backends import cuda_runtime
 from agent.greengrass.nucleus import SOCKET, TOKEN
 from agent.settings import Settings
 from agent.workbench.doctor import access, machine, nvidia, trial, trials
@@ -249,7 +250,8 @@ OPEN_SERVER = {
 }
 
 
-def test_a_device_without_a_gpu_says_so(tmp_path: Path) -> None:
+def test_a_device_without_a_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_runtime, "libraries_of_device", lambda: [])
     (only,) = nvidia_findings(tmp_path)
     assert only == Finding("GPU", "no NVIDIA driver and no Jetson: models run on the processor")
 
@@ -340,6 +342,10 @@ def test_kernels_that_a_wheel_lacks_are_foreseen(
     findings = kernel_findings(compute_capability, installed, machine)
     assert [each.topic for each in findings] == ["CUDA kernels"] * is_foreseen
     assert all(compute_capability in each.what and "device tensorrt" in each.todo for each in findings)
+
+
+def test_a_gpu_that_no_file_tells_of_is_found(tmp_path: Path, gpu_without_tensorrt: object) -> None:
+    assert [each.topic for each in nvidia_findings(tmp_path)] == ["CUDA"]
 
 
 def test_a_gpu_without_kernels_is_foreseen_where_the_wheel_is_installed(

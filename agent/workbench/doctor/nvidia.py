@@ -30,9 +30,11 @@ def nvidia_findings(root: Path = Path("/")) -> list[Finding]:
     """`root`: where the system's files are; elsewhere for tests."""
     jetson = jetson_findings(root)
     driver = _driver(root)
-    if not jetson and not driver:
+    cuda = _cuda(version_of("onnxruntime-gpu"))
+    # Under WSL there is a GPU without any of these files.
+    if not jetson and not driver and cuda[0].level != "ok":
         return [NO_GPU]
-    return [*jetson, *driver, *_cuda(version_of("onnxruntime-gpu")), *_device_files(root)]
+    return [*jetson, *driver, *cuda, *_device_files(root)]
 
 
 def _driver(root: Path) -> list[Finding]:
