@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -286,3 +288,19 @@ def test_engines_are_built_loaded_built_again_and_brought_by_a_package(
     assert results[0].figures.endswith(" engine in fp32 was built in 0 s")
     result = only(accuracy(package.folder, "tensorrt", "made", "fp16"))
     assert (result.check, result.outcome) == ("as the CPU: made, fp16", "FAILED")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_of_it_runs_on_a_device_that_is_pretended(fake_cuda_library: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "tensorrt", "--quick", "--record", str(page)]
+    environment = {**os.environ, **pretended_tensorrt(fake_cuda_library)}
+    ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in page.read_text().splitlines() if "|" in line]
+    outcomes = dict(rows[2:])
+    assert "## " in page.read_text() and ": TensorRT 10.3.0 on Fake GPU" in page.read_text()
+    # What the fake takes is the computer's memory, of which others take and give back some.
+    assert outcomes.pop("GPU memory is given back") in ("passed", "FAILED")
+    assert set(outcomes.values()) == {"passed", "measured"}, ended.stderr
+    assert len(outcomes) == 16
