@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agent.backends.base import BackendSettings, say_nothing
-from agent.backends.engine_cache import EngineKey
+from agent.backends.engine_cache import EngineCacheNotUsable, EngineKey
 from agent.backends.prebuilt import engines_of
 from agent.errors import DeviceNotUsable, SelfTestFailed
 from agent.packages.manifest import Manifest, TensorRtEngine
@@ -131,6 +131,14 @@ def test_an_engine_that_could_not_be_kept_is_not_packed(
     settings = dataclasses.replace(on_device(1, tmp_path), engine_cache_size=100)
     said = refused(EngineNotPacked, tmp_path, package, settings)
     assert "it was not kept in" in said and "name another folder as --engine-cache" in said
+
+
+def test_without_a_place_for_the_engine_nothing_is_built(
+    fake_tensorrt: FakeTensorRt, package: Package, tmp_path: Path
+) -> None:
+    (tmp_path / "engines-1").write_text("no folder")
+    refused(EngineCacheNotUsable, tmp_path, package, on_device(1, tmp_path))
+    assert fake_tensorrt.builds == []
 
 
 def test_a_package_without_its_model_gets_no_engine(fake_tensorrt: FakeTensorRt, tmp_path: Path) -> None:

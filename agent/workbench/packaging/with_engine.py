@@ -44,13 +44,16 @@ def write_with_engine(
         OutputExists: something is at `output`.
         OutputNotWritable: no folder can be made there.
         SettingOutOfRange: `version` is no version.
+        EngineCacheNotUsable: its folder is another user's, or none.
         EngineNotPacked: there is no engine that a package can bring.
         BadPackage: the package cannot be run here with TensorRT; the sentence says why.
     """
     refuse_existing(output)
     version = _new_version(package, version)
     bare = _without_engines_for_this_device(package)
-    key, engine = _engine_of(bare, settings, tell)
+    # Before the minutes of a build, not after them.
+    cache = EngineCache(Path(settings.engine_cache), settings.engine_cache_size)
+    key, engine = _engine_of(bare, cache, settings, tell)
     folder = new_folder_beside(output)
     try:
         folder.chmod(0o755)  # mkdtemp's is for one user; the agent may be another
@@ -95,12 +98,13 @@ def _without_engines_for_this_device(package: Package) -> Package:
     return Package(package.folder, msgspec.structs.replace(package.manifest, files=files))
 
 
-def _engine_of(package: Package, settings: BackendSettings, tell: Tell) -> tuple[EngineKey, memoryview]:
+def _engine_of(
+    package: Package, cache: EngineCache, settings: BackendSettings, tell: Tell
+) -> tuple[EngineKey, memoryview]:
     """The engine that a worker would run `package` with, checked, and what it was built for."""
     runs_on = open_tested(package, settings, tell).runs_on
     model = next(file for file in package.manifest.files if isinstance(file.runtime, OnnxModel))
     sha256 = model_sha256(package.path_of(model))
-    cache = EngineCache(Path(settings.engine_cache), settings.engine_cache_size)
     # What was used last comes first: the one that has just passed the self-test.
     for kept in cache.engines():
         key = kept.head.key if kept.head else None
