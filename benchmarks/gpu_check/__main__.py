@@ -46,7 +46,7 @@ def main() -> int:
         environment_of(EDGE_AGENT_ENGINE_CACHE=f"{name}/engines-of-agents"),
     ):
         results = run_all(arguments, Path(name), plan)
-    page = f"{conditions(outcome.runs_on)}\n\n{table(results)}\n"
+    page = f"{conditions(outcome.runs_on, arguments.quick)}\n\n{table(results)}\n"
     print(page)
     if arguments.record:
         before = arguments.record.read_text() if arguments.record.exists() else "# What was checked on GPUs\n"
@@ -70,13 +70,14 @@ def run_all(arguments: argparse.Namespace, folder: Path, plan: Plan) -> list[Res
     return results
 
 
-def conditions(runs_on: str) -> str:
+def conditions(runs_on: str, is_quick: bool) -> str:
     """Where it was checked, as a heading and a list."""
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     findings = [*machine_findings()[:2], *nvidia_findings(), *package_findings()]
     # Without the path of the interpreter.
     lines = [f"- {finding.topic}: {re.sub(r' [(]/[^)]*[)]', '', finding.what)}" for finding in findings]
-    return "\n".join([f"## {today}: {runs_on}", "", *lines])
+    look = " (a quick look: its figures are for no claims)" if is_quick else ""
+    return "\n".join([f"## {today}: {runs_on}{look}", "", *lines])
 
 
 def recorded(page: str, entry: str) -> str:

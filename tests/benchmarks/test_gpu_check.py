@@ -69,11 +69,12 @@ def test_the_page_of_this_project_can_take_a_first_entry() -> None:
     assert page.count("## new") == 1
 
 
-def test_conditions_name_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = gpu_check.conditions("a runtime on a device")
+def test_conditions_name_no_path_and_tell_a_quick_look() -> None:
+    text = gpu_check.conditions("a runtime on a device", False)
     heading, _, *lines = text.splitlines()
     assert heading.endswith(": a runtime on a device")
     assert ", agent " in lines[0] and sys.executable not in text
+    assert "quick look" in gpu_check.conditions("a runtime on a device", True).splitlines()[0]
 
 
 def test_a_check_that_ends_takes_no_other_result_with_it(capsys: pytest.CaptureFixture[str]) -> None:
