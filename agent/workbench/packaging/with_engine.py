@@ -142,7 +142,4 @@ def _prove(package: Package, settings: BackendSettings, tell: Tell) -> None:
     # Without a cache, so that an engine of it cannot stand in.
     remark = open_tested(package, replace(settings, engine_cache=""), tell).runs_on.remark
     if remark:
-        raise EngineNotPacked(
-            f"a package with it was tried, and {remark}",
-            "Build it on another device, with a TensorRT that was released",
-        )
+        raise EngineNotPacked(f"a package with it was tried, and {remark}", "Let the devices build their own")
