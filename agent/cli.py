@@ -56,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = module.run(parsed)
         return code
     except Refusal as refusal:
+        from agent.settings import BadSetting, UnknownSetting
         from agent.workbench.errors import SettingOutOfRange  # here: `serve` does without the workbench
 
         print(f"edge-agent {parsed.command}: {refusal}", file=sys.stderr)
-        return WRONG_SETTING if isinstance(refusal, SettingOutOfRange) else 1
+        return WRONG_SETTING if isinstance(refusal, BadSetting | UnknownSetting | SettingOutOfRange) else 1
     except BrokenPipeError:  # whoever read our output has read enough
         sys.stdout = None  # else Python complains at the end that it cannot be flushed
         return 1

@@ -73,6 +73,17 @@ class ModelNotLoaded(BadPackage):
         super().__init__(f"{runtime} could not load the model: {_one_line(reason)}")
 
 
+class EngineNotTaken(ModelNotLoaded):
+    """TensorRT does not load the engine that the package brings for this device."""
+
+    def __init__(self, runtime: str, reason: str) -> None:
+        super().__init__(
+            runtime,
+            "it does not take the package's prebuilt engine; build it on a device like this one, or package the ONNX "
+            f"model: {reason}",
+        )
+
+
 class SelfTestFailed(BadPackage):
     """The model's answer to a self-test image is not the one its package expects."""
 

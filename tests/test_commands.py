@@ -33,6 +33,15 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert len(capsys.readouterr().out.splitlines()) > 3
 
 
+@pytest.mark.parametrize("command", [["doctor"], ["engines", "list"], ["verify", "package"]])
+def test_a_setting_that_is_not_allowed_is_exit_code_2(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_AGENT_DEVICE", "gpu")
+    assert run(*command) == 2
+    assert "EDGE_AGENT_DEVICE is 'gpu'; it must be auto or cpu or cuda" in capsys.readouterr().err
+
+
 def test_python_dash_m_is_the_same_command() -> None:
     ended = subprocess.run([sys.executable, "-m", "agent", "--version"], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == f"edge-agent {agent.__version__}"

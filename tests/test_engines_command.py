@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from zipfile import ZipFile
 
 import pytest
 
@@ -81,3 +82,46 @@ def test_without_a_gpu_nothing_is_built_and_it_is_told_why(package, cache, capsy
         "edge-agent engines: TensorRT cannot be used here: CUDA finds no GPU; check nvidia-smi"
         in capsys.readouterr().err
     )
+
+
+# --- engines for others
+
+
+def test_a_package_with_an_engine_is_written_and_needs_no_build_elsewhere(
+    fake_tensorrt, package, cache, tmp_path, capsys, monkeypatch
+):
+    assert main(["engines", "build", str(package), "--into", str(tmp_path / "new")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("tiny 1.0.1: its self-test passes here with the engine it brings. Its engines:\n")
+    row = next(line.split() for line in out.splitlines() if line.startswith("tensorrt-"))
+    assert row == ["tensorrt-10.3.0-sm87.engine", "10.3.0", "8.7", "fp16", "0.0"]
+    assert f"edge-agent package fitted {tmp_path / 'new'} --component NAME" in out
+
+    monkeypatch.setenv("EDGE_AGENT_ENGINE_CACHE", str(tmp_path / "of-another-device"))
+    assert main(["engines", "build", str(tmp_path / "new")]) == 0
+    assert "The package brings its engine for this device: there is nothing to build." in capsys.readouterr().out
+    assert len(fake_tensorrt.builds) == 1
+
+
+def test_an_engine_that_is_not_the_package_s_is_said_to_be_kept(fake_tensorrt, package, cache, tmp_path, capsys):
+    main(["engines", "build", str(package), "--into", str(tmp_path / "new")])
+    fake_tensorrt.__version__ = "10.16.1"
+    capsys.readouterr()
+    assert main(["engines", "build", str(tmp_path / "new")]) == 0
+    out = capsys.readouterr().out
+    assert "the package's engines are for TensorRT 10.3.0 and 8.7 in fp16, so one was built here" in out
+    assert f"The engine is kept in {cache}" in out
+
+
+def test_a_component_of_a_package_brings_its_engine(fake_tensorrt, package, cache, tmp_path, capsys):
+    main(["engines", "build", str(package), "--into", str(tmp_path / "new")])
+    command = ["package", "fitted", str(tmp_path / "new"), "--component", "front", "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    archive = tmp_path / "out/artifacts/front/1.0.1/model.zip"
+    with ZipFile(archive) as opened:
+        assert "tensorrt-10.3.0-sm87.engine" in opened.namelist()
+
+
+def test_a_version_without_a_new_package_is_refused(fake_tensorrt, package, cache, capsys):
+    assert main(["engines", "build", str(package), "--version", "2.0.0"]) == 2
+    assert "--version is 2.0.0, but must be left out, or given with --into" in capsys.readouterr().err

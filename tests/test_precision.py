@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.backends.base import BackendSettings
+from agent.backends.base import BackendSettings, say_nothing
 from agent.errors import SelfTestFailed
 from agent.packages.package import read_package
 from agent.pipeline import open_tested
+from agent.workbench.packaging.with_engine import write_with_engine
 from tests.support.fake_tensorrt import FakeTensorRt
 from tests.support.packages import grey, make_package
 
@@ -77,6 +78,27 @@ def test_fp32_that_deviates_is_a_failed_self_test_and_not_tried_for_ever(fake_te
     with pytest.raises(SelfTestFailed):
         open_tested(package, settings)
     assert precisions(fake_tensorrt) == ["fp16", "fp32"]
+
+
+@pytest.fixture
+def with_engine(fake_tensorrt, package, settings, tmp_path):
+    """A package that brings an engine in fp16 for this device."""
+    return write_with_engine(package, settings, None, tmp_path / "with-engine", say_nothing)
+
+
+def test_an_engine_of_the_package_that_deviates_here_gives_way_too(fake_tensorrt, with_engine, tmp_path):
+    fake_tensorrt.fp16_error = 0.2  # as on a GPU of the same name that computes otherwise
+    opened = open_tested(with_engine, BackendSettings(device="tensorrt", engine_cache=str(tmp_path / "others")))
+    assert precisions(fake_tensorrt) == ["fp16", "fp32"]
+    assert str(opened.runs_on) == "TensorRT 10.3.0 on Fake GPU; fp16 deviates in the self-test, so it runs in fp32"
+
+
+def test_an_engine_of_the_package_in_fp16_is_not_for_those_who_want_fp32(fake_tensorrt, with_engine):
+    opened = open_tested(with_engine, BackendSettings(device="tensorrt", precision="fp32"))
+    assert precisions(fake_tensorrt) == ["fp16", "fp32"]
+    assert (
+        opened.runs_on.remark == "the package's engines are for TensorRT 10.3.0 and 8.7 in fp16, so one was built here"
+    )
 
 
 def test_where_fp32_was_wanted_nothing_is_tried_in_its_place(fake_tensorrt, package, tmp_path):

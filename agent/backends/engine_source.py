@@ -14,7 +14,7 @@ from agent.backends.engine_builder import OPTIMIZATION_LEVEL, BuildOptions, buil
 from agent.backends.engine_cache import EngineCache, EngineCacheNotUsable, EngineKey, EngineTooLarge, model_sha256
 from agent.backends.messages import without_path
 from agent.backends.tensorrt_api import Precision, TensorRt
-from agent.errors import BadPackageFile, ModelNotLoaded
+from agent.errors import BadPackageFile, EngineNotTaken, ModelNotLoaded
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +29,10 @@ class EngineSource:
     def __init__(self, tensorrt: TensorRt, cuda: CudaRuntime, model: ModelToOpen, settings: BackendSettings) -> None:
         self._tensorrt, self._cuda, self._model, self._settings = tensorrt, cuda, model, settings
         is_half = model.input_dtype == "float16"
-        self.is_lowered = (
-            model.engine is None and settings.precision == "fp16" and tensorrt.chooses_precision and not is_half
-        )
+        may_lower = settings.precision == "fp16" and tensorrt.chooses_precision and not is_half
+        self._build_precision: Precision = "fp16" if may_lower or is_half else "fp32"
+        self.is_lowered = may_lower and (model.engine is None or model.engine.precision == "fp16")
         """Whether the engine may compute less precisely than its graph says."""
-        self._build_precision: Precision = "fp16" if self.is_lowered or is_half else "fp32"
         self.precision: Literal["fp32", "fp16", "int8"] = (
             self._build_precision if model.engine is None else model.engine.precision
         )
@@ -44,6 +43,7 @@ class EngineSource:
 
         Raises:
             ModelDoesNotFit, ModelNotLoaded: there is none to be had.
+            EngineNotTaken: TensorRT does not load the one of the package.
             CudaError: the GPU fails.
         """
         if self._model.engine is not None:
@@ -63,11 +63,10 @@ class EngineSource:
         # The package's hash was checked: only then may code of it be loaded.
         engine = self._load(memoryview(self._model.path.read_bytes()))
         if engine is None:
-            raise ModelNotLoaded(
-                self._tensorrt.name,
-                "it does not take the package's prebuilt engine; build it on a device like this one, or package the "
-                f"ONNX model: {without_path(self._tensorrt.messages.cause, self._model.path)}",
-            )
+            cause = without_path(self._tensorrt.messages.cause, self._model.path)
+            if _GPU_TROUBLE.search(cause):
+                raise self._gpu_refuses(cause)
+            raise EngineNotTaken(self._tensorrt.name, cause)
         return engine
 
     def _kept(self, cache: EngineCache, key: EngineKey) -> Any:
@@ -80,7 +79,7 @@ class EngineSource:
             cause = self._tensorrt.messages.cause
             if _GPU_TROUBLE.search(cause):
                 # No reason to build for minutes what would not be loaded either.
-                raise ModelNotLoaded(self._tensorrt.name, f"the GPU does not take the engine; free its memory: {cause}")
+                raise self._gpu_refuses(cause)
             cache.put_aside(key, f"{self._tensorrt.name} does not load it: {cause}")
         return engine
 
@@ -111,6 +110,9 @@ class EngineSource:
         """None where TensorRT refuses it; its messages say why."""
         self._tensorrt.messages.forget()
         return self._runtime.deserialize_cuda_engine(content)
+
+    def _gpu_refuses(self, cause: str) -> ModelNotLoaded:
+        return ModelNotLoaded(self._tensorrt.name, f"the GPU does not take the engine; free its memory: {cause}")
 
     def _cache(self) -> EngineCache | None:
         if not self._settings.engine_cache:

@@ -60,7 +60,9 @@ class OnnxRuntimeBackend:
             raise self._not_loaded(error, model) from None
         wanted, got = PROVIDERS[self._on][0], self._session.get_providers()[0]
         if got != wanted:
-            raise DeviceNotUsable(DEVICE_NAMES[self._on], f"{self.runtime} took {got}; the agent's log has its reason")
+            raise DeviceNotUsable(
+                DEVICE_NAMES[self._on], f"{self.runtime} took {got} (the agent's log says why); mend what it names"
+            )
         try:
             self.batch = self._check_tensors(model)
         except UnicodeDecodeError:  # ONNX Runtime does not mind, Python does

@@ -8,10 +8,20 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 
-from agent.backends.base import DEVICE_NAMES, Backend, BackendSettings, Device, ModelToOpen, RunsOn, WantedDevice
-from agent.backends.prebuilt import file_for_tensorrt
+from agent.backends.base import (
+    DEVICE_NAMES,
+    Backend,
+    BackendSettings,
+    Device,
+    LowestPrecision,
+    ModelToOpen,
+    RunsOn,
+    WantedDevice,
+)
+from agent.backends.prebuilt import file_for_tensorrt, why_built_here
 from agent.errors import (
     DeviceNotUsable,
+    EngineNotTaken,
     ModelNotLoaded,
     NoDeviceRunsModel,
     NoRuntimeForPackage,
@@ -37,6 +47,8 @@ BEST_FIRST: tuple[Device, ...] = ("tensorrt", "cuda", "cpu")
 """What `auto` tries, and what stands in for a device that cannot be used: each only where it is installed."""
 INSTALL = "install one runtime: pip install 'vision-edge-agent[cpu]'"
 """What to do where ONNX Runtime is missing; `agent.backends.tensorrt_api` tells of TensorRT."""
+NOT_TAKEN = "TensorRT does not take the package's engine, so one was built here"
+"""What to remark of a model whose engine the agent's log tells of."""
 
 _ANOTHER_MAY_DO = (DeviceNotUsable, NotEnoughGpuMemory, ModelNotLoaded, NoRuntimeForPackage)
 """Refusals that are about a device, or may be; one about the package is the same on all."""
@@ -55,15 +67,33 @@ def open_backend(
     refusals: dict[Device, Refusal] = {}
     for device in devices_to_try(settings):
         try:
-            file, backend_class = backend_for(files, device)
-            backend = backend_class(model_of(file), replace(settings, device=device))
+            backend, remark = _opened(files, model_of, replace(settings, device=device), device)
         except _ANOTHER_MAY_DO as refusal:
             refusals[device] = refusal
         else:
-            return backend, _told(backend, settings.device, refusals)
+            return backend, replace(_told(backend, settings.device, refusals), remark=remark)
     if len(refusals) == 1:
         raise next(iter(refusals.values()))
     raise NoDeviceRunsModel({str(device): refusal for device, refusal in refusals.items()})
+
+
+def _opened(
+    files: Sequence[PackageFile], model_of: Callable[[PackageFile], ModelToOpen], settings: BackendSettings, on: Device
+) -> tuple[Backend, str]:
+    """The backend of one device, and what to remark of it; an engine of the package that TensorRT does not take gives
+    way to one that is built of the ONNX model."""
+    file, backend_class = backend_for(files, on, settings.precision)
+    model = next((other for other in files if isinstance(other.runtime, OnnxModel)), None)
+    try:
+        backend = backend_class(model_of(file), settings)
+    except EngineNotTaken as refusal:
+        if model is None:
+            raise
+        log.warning("%s", str(refusal))
+    else:
+        return backend, why_built_here(files) if on == "tensorrt" and file is model else ""
+    # Not in the handler: what is being handled keeps what was opened so far, and its GPU memory.
+    return _opened([model], model_of, settings, on)[0], NOT_TAKEN
 
 
 def devices_to_try(settings: BackendSettings) -> tuple[Device, ...]:
@@ -78,7 +108,9 @@ def devices_to_try(settings: BackendSettings) -> tuple[Device, ...]:
     return (wanted, *(device for device in BEST_FIRST[after:] if device in installed))
 
 
-def backend_for(files: Sequence[PackageFile], device: Device) -> tuple[PackageFile, type[Backend]]:
+def backend_for(
+    files: Sequence[PackageFile], device: Device, lowest: LowestPrecision = "fp16"
+) -> tuple[PackageFile, type[Backend]]:
     """The model file of a package that `device` runs, and the class that opens it.
 
     Raises:
@@ -86,7 +118,7 @@ def backend_for(files: Sequence[PackageFile], device: Device) -> tuple[PackageFi
         DeviceNotUsable: the runtime of another device is not installed.
     """
     if device == "tensorrt":
-        return file_for_tensorrt(files), _load(device)
+        return file_for_tensorrt(files, lowest), _load(device)
     for file in files:
         if isinstance(file.runtime, OnnxModel):
             return file, _load(device)

@@ -15,7 +15,15 @@ from agent.backends.gpu_memory import MEMORY_IS_FULL, check_gpu_memory
 from agent.backends.messages import NOT_UTF8
 from agent.backends.model_check import InputTensor, check_tensors
 from agent.backends.tensorrt_api import DTYPES, TensorRt, load_tensorrt, no_number
-from agent.errors import DeviceNotUsable, GpuFailed, GpuMemoryFull, ModelDoesNotFit, ModelNotLoaded, NoMemoryToLoad
+from agent.errors import (
+    DeviceNotUsable,
+    EngineNotTaken,
+    GpuFailed,
+    GpuMemoryFull,
+    ModelDoesNotFit,
+    ModelNotLoaded,
+    NoMemoryToLoad,
+)
 
 
 class TensorRtBackend:
@@ -43,6 +51,8 @@ class TensorRtBackend:
         except GpuMemoryFull:
             raise DeviceNotUsable(DEVICE_NAMES["tensorrt"], MEMORY_IS_FULL) from None
         except RunFailed as error:
+            if model.engine is not None:  # built on a GPU that has the same number and is another
+                raise EngineNotTaken(self.runtime, f"its first run failed: {error}") from None
             raise ModelNotLoaded(self.runtime, f"its first run failed: {error}") from None
         except UnicodeDecodeError:  # TensorRT does not mind, Python does
             raise ModelNotLoaded(self.runtime, NOT_UTF8) from None

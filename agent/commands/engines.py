@@ -6,13 +6,16 @@ Building before a model is started takes the minutes of a build out of the first
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.device_flags import add_setting_flags, backend_settings, say_progress, settings_given
 
 if TYPE_CHECKING:
+    from agent.backends.base import BackendSettings
     from agent.backends.engine_cache import EngineCache, KeptEngine
+    from agent.packages.package import Package
 
 CACHE_FLAGS = ("engine_cache",)
 BUILD_FLAGS = (*CACHE_FLAGS, "engine_cache_size", "engine_workspace", "precision")
@@ -26,6 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     build = actions.add_parser("build", help="build the engine of a package now, and put it to the self-test")
     build.add_argument("package", type=Path, metavar="PACKAGE", help="a package: folder or ZIP")
+    build.add_argument(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="write a new package here that brings the engine, for all devices with this GPU and TensorRT; engines for "
+        "others that PACKAGE brings stay in it",
+    )
+    build.add_argument(
+        "--version", metavar="X.Y.Z", help="of the new package (default: the next patch of PACKAGE's version)"
+    )
     for action in (list_engines, clear):
         add_setting_flags(action, *CACHE_FLAGS)
     add_setting_flags(build, *BUILD_FLAGS)
@@ -94,15 +107,53 @@ def _build(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from agent.packages.archive import opened_package
-    from agent.pipeline import open_tested
+    from agent.workbench.errors import SettingOutOfRange
 
     settings = settings_given(arguments, *BUILD_FLAGS)
+    on_tensorrt = replace(backend_settings(settings), device="tensorrt", allows_fallback=False)
     with opened_package(arguments.package) as package:
-        opened = open_tested(
-            package,
-            replace(backend_settings(settings), device="tensorrt", allows_fallback=False),
-            say_progress,
-        )
-    print(f"{package.manifest.model.name} {package.manifest.model.version}: {opened.runs_on}; its self-test passes.")
-    print(f"The engine is kept in {settings.engine_cache}: a model that starts on this device loads it.")
+        if arguments.into is not None:
+            return _build_into(package, on_tensorrt, arguments)
+        if arguments.version is not None:
+            raise SettingOutOfRange("--version", arguments.version, "left out, or given with --into")
+        return _build_here(package, on_tensorrt)
+
+
+def _build_here(package: Package, settings: BackendSettings) -> int:
+    from agent.backends.prebuilt import file_for_tensorrt
+    from agent.packages.manifest import TensorRtEngine
+    from agent.pipeline import open_tested
+
+    opened = open_tested(package, settings, say_progress)
+    print(f"{_named(package)}: {opened.runs_on}; its self-test passes.")
+    file = file_for_tensorrt(package.manifest.files, settings.precision)
+    if isinstance(file.runtime, TensorRtEngine) and not opened.runs_on.remark:
+        print("The package brings its engine for this device: there is nothing to build.")
+    else:
+        print(f"The engine is kept in {settings.engine_cache}: a model that starts on this device loads it.")
     return 0
+
+
+def _build_into(package: Package, settings: BackendSettings, arguments: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from agent.backends.prebuilt import engines_of
+    from agent.workbench.packaging.with_engine import write_with_engine
+
+    made = write_with_engine(package, settings, arguments.version, arguments.into, say_progress)
+    print(f"{_named(made)}: its self-test passes here with the engine it brings. Its engines:\n")
+    rows = [
+        (file.path, engine.tensorrt_version, engine.compute_capability, engine.precision, file.size / (1 << 20))
+        for file, engine in engines_of(made.manifest.files)
+    ]
+    headers = ["file", "TensorRT", "compute capability", "precision", "MiB"]
+    print(tabulate(rows, headers=headers, floatfmt=".1f", disable_numparse=[1, 2]))
+    folder = shlex.quote(str(made.folder))
+    print(f"\nWrote {made.folder}\nNext:")
+    print(f"  edge-agent engines build {folder} --into ...    # on another kind of device, to add its engine")
+    print(f"  edge-agent package fitted {folder} --component NAME    # at the bench: the component of it")
+    return 0
+
+
+def _named(package: Package) -> str:
+    return f"{package.manifest.model.name} {package.manifest.model.version}"

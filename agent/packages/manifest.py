@@ -317,9 +317,11 @@ class Manifest(_Part, frozen=True, kw_only=True):
 
     @property
     def model_size(self) -> int:
-        """Bytes of the model files with their external data; self-test images do not count."""
+        """Bytes of the largest model file with the external data; self-test images do not count. Of an ONNX model and
+        engines for several devices one is loaded."""
         tests = {test.path for test in self.self_test}
-        return sum(file.size for file in self.files if file.path not in tests)
+        beside = sum(file.size for file in self.files if file.runtime is None and file.path not in tests)
+        return beside + max((file.size for file in self.files if file.runtime is not None), default=0)
 
     @property
     def mask_labels(self) -> list[str]:

@@ -209,7 +209,7 @@ class OutputExists(Refusal):
     def __init__(self, folder: Path) -> None:
         super().__init__(
             f"{folder} already exists, and a package is never overwritten. "
-            f"Choose another --version or another --output, or move the folder away."
+            f"Choose another --version or another folder, or move this one away."
         )
 
 
@@ -218,6 +218,13 @@ class OutputNotWritable(Refusal):
 
     def __init__(self, path: Path, why: str, option: str = "--output") -> None:
         super().__init__(f"{path} cannot be written: {why}. Choose another {option}.")
+
+
+class EngineNotPacked(Refusal):
+    """No engine of this device can be put into a package."""
+
+    def __init__(self, why: str, what_to_do: str) -> None:
+        super().__init__(f"No engine of this device can be put into the package: {why}. {what_to_do}.")
 
 
 class ModelBlindToDefects(Refusal):

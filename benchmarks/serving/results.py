@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.serving.model import Task
 from benchmarks.serving.orders import Call, Contender, Span
 
-SCORES_AGREE, AREAS_AGREE = 0.002, 0.01
+SCORES_AGREE = 0.002
 """How far answers may differ; the agent rounds scores to 4 decimals."""
 
 
@@ -95,15 +95,16 @@ def all_latencies(turns: Sequence[Turn]) -> list[float]:
     return [latency for turn in turns for latency in turn.latencies]
 
 
-def check_answers(results: Results) -> None:
-    """Raises WrongAnswer where a contender's answer differs from the floor's to the same picture."""
+def check_answers(results: Results, scores_agree: float = SCORES_AGREE) -> None:
+    """Raises WrongAnswer where a contender's answer differs from the floor's to the same picture, its score by more
+    than `scores_agree`, or its area by more than five times that."""
     for subject, turns in results.items():
         expected = results[subject.of("floor")][0].calls[0].verdict
         for verdict in {call.verdict for turn in turns for call in turn.calls}:
             if (
                 verdict.is_refusal
-                or abs(verdict.score - expected.score) > SCORES_AGREE
-                or abs(verdict.area - expected.area) > AREAS_AGREE
+                or abs(verdict.score - expected.score) > scores_agree
+                or abs(verdict.area - expected.area) > 5 * scores_agree
             ):
                 raise WrongAnswer(f"{subject} answered {verdict}; the floor says {expected}")
 

@@ -20,6 +20,7 @@ from agent.backends.prebuilt import file_for_tensorrt
 from agent.backends.tensorrt import RunFailed, TensorRtBackend
 from agent.errors import (
     DeviceNotUsable,
+    EngineNotTaken,
     GpuFailed,
     GpuMemoryFull,
     ModelDoesNotFit,
@@ -458,6 +459,16 @@ def test_an_engine_of_the_package_that_is_not_taken_says_what_to_do(trt, prebuil
     assert trt.builds == []
 
 
+def test_an_engine_of_the_package_that_does_not_run_is_told_apart_from_a_model_that_does_not(trt, prebuilt, settings):
+    trt.refuses_runs = True
+    assert "its first run failed" in refusal(prebuilt(), settings, EngineNotTaken)
+
+
+def test_a_full_gpu_is_no_fault_of_the_package_s_engine(trt, prebuilt, settings):
+    trt.gpu_trouble = "IRuntime::deserializeCudaEngine: Error Code 2: OutOfMemory"
+    assert "the GPU does not take the engine; free its memory" in refusal(prebuilt(), settings)
+
+
 def test_an_engine_for_another_size_of_image_is_refused(prebuilt, settings):
     said = refusal(prebuilt(shapes={"image": [1, 32, 32, 3]}), settings, ModelDoesNotFit)
     assert "its engine does not take 'image' of the shape (1, 64, 96, 3)" in said
@@ -469,8 +480,8 @@ ONNX = PackageFile("model.onnx", 1, "0" * 64, OnnxModel())
 IMAGE = PackageFile("good.rgb", 1, "0" * 64)
 
 
-def engine_for(compute_capability, version):
-    return PackageFile("model.engine", 1, "0" * 64, TensorRtEngine(compute_capability, version, "fp16"))
+def engine_for(compute_capability, version, precision="fp16"):
+    return PackageFile("model.engine", 1, "0" * 64, TensorRtEngine(compute_capability, version, precision))
 
 
 @pytest.mark.parametrize("version", ["10.3", "10.3.0", "10.3.0.26"])
@@ -488,9 +499,23 @@ def test_a_package_of_engines_for_other_devices_says_for_which(trt):
     with pytest.raises(NoRuntimeForPackage) as refused:
         file_for_tensorrt([engine_for("8.6", "10.3.0"), engine_for("7.2", "8.5.2")])
     assert (
-        "its engines are for TensorRT 10.3.0 and 8.6, TensorRT 8.5.2 and 7.2, and this device has TensorRT 10.3.0 and "
-        "compute capability 8.7; package the ONNX model too, of which an engine is built here."
+        "its engines are for TensorRT 10.3.0 and 8.6 in fp16, TensorRT 8.5.2 and 7.2 in fp16, and this device has "
+        "TensorRT 10.3.0 and compute capability 8.7; package the ONNX model too, of which an engine is built here."
     ) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "lowest", "chosen"),
+    [
+        (["fp16", "onnx"], "fp16", 0),
+        (["fp16", "onnx"], "fp32", 1),
+        (["fp16", "fp32", "onnx"], "fp32", 1),
+        (["fp16"], "fp32", 0),
+    ],
+)
+def test_an_engine_is_as_precise_as_it_has_to_be_where_there_is_a_choice(trt, files, lowest, chosen):
+    listed = [ONNX if kind == "onnx" else engine_for("8.7", "10.3.0", kind) for kind in files]
+    assert file_for_tensorrt(listed, lowest) is listed[chosen]
 
 
 def test_engines_are_not_for_a_device_without_a_gpu(trt, fake_cuda):

@@ -6,6 +6,7 @@ Runs where it is installed (`make engine-check` does that); it has wheels for x8
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import count
 
@@ -18,11 +19,14 @@ from agent.backends.cuda_runtime import CudaNotUsable, open_cuda_runtime
 from agent.backends.engine_builder import BuildOptions, build_engine
 from agent.backends.engine_cache import EngineCache
 from agent.backends.engine_source import EngineSource
+from agent.backends.prebuilt import engines_of
 from agent.backends.tensorrt_api import load_tensorrt
 from agent.errors import ModelDoesNotFit, ModelNotLoaded
+from agent.packages.package import read_package, verify_files
+from agent.workbench.packaging import with_engine
 from tests.support import fake_tensorrt as fakes
 from tests.support.fake_tensorrt import FakeTensorRt
-from tests.support.packages import HEIGHT, WIDTH, darkness_model, first_channel_model, first_pixel_model
+from tests.support.packages import HEIGHT, WIDTH, darkness_model, first_channel_model, first_pixel_model, make_package
 
 pytestmark = [
     pytest.mark.tensorrt_rtx,
@@ -203,6 +207,25 @@ def test_an_engine_that_only_lacks_its_gpu_is_kept(trt, build, write, fake_cuda,
     with pytest.raises(ModelNotLoaded, match="the GPU does not take the engine"):
         source.engine()
     assert cache.find(source._key()) is not None
+
+
+@needs_no_gpu
+def test_an_engine_is_as_whole_from_a_package_as_from_the_builder(trt, build, write, fake_cuda, tmp_path, monkeypatch):
+    # Its own format is for no package; as bytes it is as good as any.
+    monkeypatch.setattr("agent.backends.tensorrt_api.MODULES", {"tensorrt_rtx_bindings": "TensorRT"})
+    model = write(darkness_model())
+    key = EngineSource(trt, open_cuda_runtime([str(fake_cuda.path)]), model, BackendSettings())._key()
+    (tmp_path / "new").mkdir()
+    source = read_package(make_package(tmp_path / "package"))
+    with_engine._fill(tmp_path / "new", source, key, build(model), "1.0.1")
+    package = read_package(tmp_path / "new")
+    verify_files(package)
+    ((file, engine),) = engines_of(package.manifest.files)
+    brought = replace(model, path=package.path_of(file), engine=engine)
+    prebuilt = EngineSource(trt, open_cuda_runtime([str(fake_cuda.path)]), brought, BackendSettings())
+    # Nothing is wrong with the engine itself, which would be EngineNotTaken.
+    with pytest.raises(ModelNotLoaded, match=r"the GPU does not take the engine; .*driver version is insufficient"):
+        prebuilt.engine()
 
 
 # --- the fake

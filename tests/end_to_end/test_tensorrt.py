@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,3 +94,27 @@ def test_fp16_that_deviates_is_told_of_the_model_that_serves(fake_cuda_library: 
         assert "fp16 deviates in the self-test, so it runs in fp32" in message(agent, "front")
         answer = detect(agent.stub(), inline_request("front", grey(51)))
         assert answer.anomaly_score == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_fleet_loads_what_one_device_has_built(fake_cuda_library: Path, tmp_path: Path, gate: Path) -> None:
+    package, with_engine = make_package(tmp_path / "package"), tmp_path / "with-engine"
+    command = ["engines", "build", str(package), "--into", str(with_engine), "--engine-cache", str(tmp_path / "first")]
+    environment = {**os.environ, **pretended_tensorrt(fake_cuda_library)}
+    subprocess.run([sys.executable, "-m", "agent", *command], env=environment, check=True, capture_output=True)
+
+    with agent_on(fake_cuda_library, tmp_path / "second", gate) as agent:
+        start(agent, "front", with_engine)  # nobody opens the gate: a build would never end
+        wait_for("the engine to be loaded", lambda: is_running(agent, "front"))
+        assert message(agent, "front") == "version 1.0.0, TensorRT 10.3.0 on Fake GPU"
+        answer = detect(agent.stub(), inline_request("front", grey(51)))
+        assert answer.is_anomalous and answer.anomaly_score == pytest.approx(0.8, abs=1e-3)
+
+    other = {**pretended_tensorrt(fake_cuda_library), "PRETENDED_TENSORRT": "10.16.1"}
+    flags = ("--device", "tensorrt", "--engine-cache", str(tmp_path / "third"))
+    with AgentProcess(*flags, environment=other) as agent:
+        agent.run_model("front", with_engine)
+        assert message(agent, "front") == (
+            "version 1.0.0, TensorRT 10.16.1 on Fake GPU; "
+            "the package's engines are for TensorRT 10.3.0 and 8.7 in fp16, so one was built here"
+        )
+        assert len(list((tmp_path / "third").glob("*.engine"))) == 1

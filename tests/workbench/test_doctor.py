@@ -13,20 +13,22 @@ from pathlib import Path
 import pytest
 
 from agent import cli
+from agent.backends import cuda_runtime
 from agent.greengrass.nucleus import SOCKET, TOKEN
 from agent.metrics.catalogue import AgentFigures
 from agent.metrics.endpoint import MetricsEndpoint
 from agent.settings import Settings
-from agent.workbench.doctor import machine, nvidia, trial, trials
+from agent.workbench.doctor import access, machine, nvidia, trial, trials
 from agent.workbench.doctor.access import access_findings
 from agent.workbench.doctor.finding import Finding
 from agent.workbench.doctor.greengrass import greengrass_findings
+from agent.workbench.doctor.jetson import jetson_findings
 from agent.workbench.doctor.machine import machine_findings
 from agent.workbench.doctor.metrics import metrics_finding
-from agent.workbench.doctor.nvidia import nvidia_findings
+from agent.workbench.doctor.nvidia import kernel_findings, nvidia_findings
 from agent.workbench.doctor.packages import NEEDED, package_findings
 from agent.workbench.doctor.trial import run_trial
-from agent.workbench.doctor.trials import Outcome, trial_findings, tried
+from agent.workbench.doctor.trials import Outcome, choice_findings, device_findings, tried
 from tests.support.agent_process import wait_for
 from tests.support.checkout import ROOT
 from tests.support.pretended_gpu import GPU, pretend
@@ -51,7 +53,7 @@ def write(root: Path, **files: str) -> Path:
 
 
 def tried_as(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "tried", lambda device: outcome)
+    monkeypatch.setattr(trials, "tried", lambda device, allows_fallback: outcome)
 
 
 def test_the_page_and_the_json_tell_the_same_and_no_problem_is_exit_code_0(
@@ -76,9 +78,21 @@ def test_a_device_that_is_set_and_cannot_be_used_is_a_problem_and_exit_code_1(
     monkeypatch.setenv("EDGE_AGENT_DEVICE", "cuda")
     assert cli.main(["doctor", "--json", "--registry", str(tmp_path)]) == 1
     told = {each["topic"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
-    assert (told["device cuda"]["level"], told["device cuda"]["todo"]) == ("problem", "install it")
-    assert told["device tensorrt"]["level"] == "note"
-    assert told["models"]["level"] == "problem"
+    assert (told["models"]["level"], told["models"]["what"]) == ("problem", "device cuda: FAILED; it is not there")
+    assert told["models"]["todo"].endswith("install it")
+    assert {each["level"] for topic, each in told.items() if topic.startswith("device ")} == {"note"}
+
+
+def test_the_page_ends_with_the_names_of_the_problems_and_breaks_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    tried_as(Outcome(reason=f"it is not there; {'x' * 40} {command} {command}"), monkeypatch)
+    flags = ["--device", "cuda", "--model-devices", "front=cpu", "--registry", str(tmp_path)]
+    assert cli.main(["doctor", *flags, "--socket", f"unix://{tmp_path}/s"]) == 1
+    page = capsys.readouterr().out
+    assert page.rstrip().splitlines()[-1].startswith("2 problems: models, front")
+    assert page.count("'onnxruntime-gpu[cuda,cudnn]'") == 6
 
 
 # --- trials
@@ -123,12 +137,63 @@ def test_a_trial_that_breaks_is_an_outcome(code: str, reason: str, monkeypatch: 
     assert tried("cuda").reason.startswith(reason)
 
 
-def test_a_device_nobody_asked_for_is_no_problem() -> None:
-    findings = trial_findings(
-        "auto", True, lambda device: Outcome("CPU", 1.0) if device == "cpu" else Outcome(reason="no; x")
+def test_what_goes_to_the_log_of_an_agent_is_told_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import json, sys; print('libnvinfer.so.10: version mismatch', file=sys.stderr);"
+        "print(json.dumps({'reason': \"it does not load (the agent's log says why); install it again\"}))"
     )
+    run = subprocess.run
+    monkeypatch.setattr(trials.subprocess, "run", lambda command, **how: run([sys.executable, "-c", code], **how))
+    assert tried("tensorrt").reason == (
+        "it does not load (it says: libnvinfer.so.10: version mismatch); install it again"
+    )
+
+
+def only_the_cpu(device: str, allows_fallback: bool) -> Outcome:
+    if device in ("cpu", "auto") or allows_fallback:
+        return Outcome("ONNX Runtime on CPU", 1.0, "" if device == "cpu" else "no GPU; add one")
+    return Outcome(reason="no GPU; add one")
+
+
+def test_devices_that_cannot_be_used_are_no_problem_by_themselves() -> None:
+    findings = device_findings(only_the_cpu, has_gpu=True)
     assert {each.level for each in findings} == {"ok", "note"}
-    assert finding(findings, "device cuda").todo == "only if it is wanted: x"
+    assert finding(findings, "device cuda").todo == "only if it is wanted: add one"
+    without_gpu = device_findings(only_the_cpu, has_gpu=False)
+    assert finding(without_gpu, "device cuda").todo.startswith("nothing, unless an NVIDIA GPU is there")
+
+
+@pytest.mark.parametrize(
+    ("device", "fallback", "level", "what"),
+    [
+        ("cpu", "auto", "ok", "device cpu: ONNX Runtime on CPU"),
+        ("auto", "auto", "note", "device auto: ONNX Runtime on CPU, since no GPU"),
+        ("cuda", "allow", "note", "device cuda: ONNX Runtime on CPU, since no GPU"),
+        ("cuda", "auto", "problem", "device cuda: FAILED; no GPU"),
+        ("tensorrt", "forbid", "problem", "device tensorrt: FAILED; no GPU"),
+    ],
+)
+def test_what_models_run_on_follows_the_settings(device: str, fallback: str, level: str, what: str) -> None:
+    (found,) = choice_findings(only_the_cpu, True, Settings(device=device, fallback=fallback))
+    assert (found.topic, found.level, found.what) == ("models", level, what)
+    assert found.todo == ("" if level == "ok" else "add one")
+
+
+def test_models_with_a_device_of_their_own_are_told_apart() -> None:
+    findings = choice_findings(only_the_cpu, True, Settings(device="cpu", model_devices="front=cuda,back=cpu"))
+    assert [(each.topic, each.level) for each in findings] == [("models", "ok"), ("front", "problem"), ("back", "ok")]
+
+
+def test_where_no_driver_is_nobody_is_sent_to_install_a_runtime_first() -> None:
+    (found,) = choice_findings(only_the_cpu, False, Settings(device="cuda"))
+    assert found.todo == "set device cpu or auto, since no NVIDIA driver is here; or install it, then: add one"
+
+
+def test_a_trial_of_auto_tells_what_stood_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend("no driver", monkeypatch.setattr)
+    outcome = run_trial("auto", allows_fallback=True)
+    assert outcome.runs_on.endswith(" on CPU")
+    assert "there is no NVIDIA driver" in outcome.reason
 
 
 def test_the_trial_model_is_the_one_of_its_source() -> None:
@@ -160,11 +225,27 @@ def test_little_memory_and_little_shared_memory_are_told_with_what_to_do(
     )
 
 
+def test_shared_memory_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dev/shm").mkdir(parents=True)
+    monkeypatch.setattr(machine.os, "access", lambda path, how: False)
+    found = finding(machine_findings(tmp_path), "shared memory")
+    assert (found.level, found.what) == ("problem", "/dev/shm cannot be written by this user")
+
+
 # --- NVIDIA
 
 ORIN = {
     "etc__nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n",
     "proc__device-tree__model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+}
+ORIN_7 = {**ORIN, "etc__nv_tegra_release": "# R39 (release), REVISION: 2.1, GCID: 46758480, BOARD: generic\n"}
+THOR = {
+    "etc__nv_tegra_release": "# R38 (release), REVISION: 2.0, GCID: 41844464, BOARD: generic, EABI: aarch64\n",
+    "proc__device-tree__model": "NVIDIA Jetson AGX Thor Developer Kit\0",
+}
+IN_A_CONTAINER = {
+    "proc__device-tree__model": "NVIDIA Jetson AGX Orin\0",
+    "proc__device-tree__compatible": "nvidia,p3737-0000+p3701-0005\0nvidia,p3701-0005\0nvidia,tegra234\0",
 }
 XAVIER = {"etc__nv_tegra_release": "# R35 (release), REVISION: 4.1, GCID: 1, BOARD: t186ref\n"}
 SERVER = {
@@ -176,7 +257,8 @@ OPEN_SERVER = {
 }
 
 
-def test_a_device_without_a_gpu_says_so(tmp_path: Path) -> None:
+def test_a_device_without_a_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_runtime, "libraries_of_device", lambda: [])
     (only,) = nvidia_findings(tmp_path)
     assert only == Finding("GPU", "no NVIDIA driver and no Jetson: models run on the processor")
 
@@ -184,8 +266,6 @@ def test_a_device_without_a_gpu_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "topic", "what", "level"),
     [
-        (ORIN, "Jetson", "NVIDIA Jetson Orin Nano Developer Kit, Jetson Linux 36.4.3 (JetPack 6), Python ", "ok"),
-        (XAVIER, "Jetson", "a Jetson, Jetson Linux 35.4.1 (JetPack 5), Python ", "problem"),
         (SERVER, "GPU", "driver 550.54.15: NVIDIA L4", "ok"),
         (OPEN_SERVER, "GPU", "driver 580.159.03: no GPU", "ok"),
     ],
@@ -196,6 +276,93 @@ def test_driver_gpu_and_jetpack_are_told(
     found = finding(nvidia_findings(write(tmp_path, **files)), topic)
     assert found.what.startswith(what)
     assert found.level == level
+
+
+@pytest.mark.parametrize(
+    ("files", "python", "what", "level"),
+    [
+        (
+            ORIN,
+            "3.10.12",
+            "NVIDIA Jetson Orin Nano Developer Kit, Jetson Linux 36.4.3 (JetPack 6), Python 3.10.12",
+            "ok",
+        ),
+        (ORIN, "3.11.7", "TensorRT is for Python 3.10", "note"),
+        (ORIN_7, "3.12.3", "Jetson Linux 39.2.1 (JetPack 7), Python 3.12.3", "ok"),
+        (THOR, "3.12.3", "AGX Thor Developer Kit, Jetson Linux 38.2.0 (JetPack 7), Python 3.12.3", "ok"),
+        (THOR, "3.1.2", "TensorRT is for Python 3.12", "note"),
+        (XAVIER, "3.10.1", "a Jetson, Jetson Linux 35.4.1 (JetPack 5), Python 3.10.1", "problem"),
+        (IN_A_CONTAINER, "3.10.12", "NVIDIA Jetson AGX Orin, Jetson Linux of an unknown release, Python 3.10.12", "ok"),
+    ],
+)
+def test_the_jetpack_and_its_python_are_told(
+    files: dict[str, str], python: str, what: str, level: str, tmp_path: Path
+) -> None:
+    (found,) = jetson_findings(write(tmp_path, **files), python)
+    assert found.what.endswith(what)
+    assert (found.level, found.todo == "") == (level, level == "ok")
+
+
+ZONE = "sys__class__thermal__thermal_zone"
+COOL = {
+    f"{ZONE}0__type": "cpu-thermal\n",
+    f"{ZONE}0__temp": "45250\n",
+    f"{ZONE}0__trip_point_0_type": "passive\n",
+    f"{ZONE}0__trip_point_0_temp": "99000\n",
+    f"{ZONE}0__trip_point_1_type": "active\n",
+    f"{ZONE}0__trip_point_1_temp": "40000\n",
+    f"{ZONE}1__type": "cv0-thermal\n",
+    f"{ZONE}1__temp": "",
+}
+
+
+def test_the_temperature_of_a_jetson_is_told_and_a_problem_where_it_slows_the_device_down(tmp_path: Path) -> None:
+    cool = finding(jetson_findings(write(tmp_path / "cool", **ORIN, **COOL)), "temperature")
+    assert cool == Finding("temperature", "45 °C at cpu-thermal, the hottest place")
+    hot = {**COOL, f"{ZONE}0__temp": "99500\n"}
+    slow = finding(jetson_findings(write(tmp_path / "hot", **ORIN, **hot)), "temperature")
+    assert (slow.level, slow.what) == (
+        "problem",
+        "100 °C at cpu-thermal, the hottest place; cpu-thermal slows the device down",
+    )
+
+
+@pytest.mark.parametrize(
+    ("compute_capability", "installed", "machine", "is_foreseen"),
+    [
+        ("8.7", "1.31.1", "aarch64", True),  # Orin
+        ("11.0", "1.31.1", "aarch64", True),  # Thor
+        ("12.1", "1.31.1", "aarch64", False),
+        ("8.7", "1.23.0", "aarch64", False),  # NVIDIA's own, of that time
+        ("8.7", None, "aarch64", False),
+        ("8.9", "1.31.1", "x86_64", False),
+        ("8.7", "1.31.1", "x86_64", False),  # runs what was made for 8.6
+        ("6.1", "1.31.1", "x86_64", True),
+        ("10.0", "1.27", "x86_64", True),
+        ("6.1", "1.26.0", "x86_64", False),
+        ("8.9", "1.31.1", "riscv64", False),
+    ],
+)
+def test_kernels_that_a_wheel_lacks_are_foreseen(
+    compute_capability: str, installed: str | None, machine: str, is_foreseen: bool
+) -> None:
+    findings = kernel_findings(compute_capability, installed, machine)
+    assert [each.topic for each in findings] == ["CUDA kernels"] * is_foreseen
+    assert all(compute_capability in each.what and "device tensorrt" in each.todo for each in findings)
+
+
+def test_a_gpu_that_no_file_tells_of_is_found(tmp_path: Path, gpu_without_tensorrt: object) -> None:
+    assert [each.topic for each in nvidia_findings(tmp_path)] == ["CUDA"]
+
+
+def test_a_gpu_without_kernels_is_foreseen_where_the_wheel_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu_without_tensorrt: object
+) -> None:
+    monkeypatch.setattr(nvidia, "version_of", {"onnxruntime-gpu": "1.31.1"}.get)
+    monkeypatch.setattr(nvidia.platform, "machine", lambda: "aarch64")
+    findings = nvidia_findings(write(tmp_path, **ORIN))
+    assert finding(findings, "CUDA").what.startswith("Fake GPU, compute capability 8.7, ")
+    assert finding(findings, "CUDA kernels").level == "note"
 
 
 def test_cuda_says_what_it_has_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +426,34 @@ def test_a_socket_that_answers_and_one_that_was_left_behind_are_told_apart(tmp_p
         server.listen()
         assert finding(access_findings(settings), "socket").what == f"an agent serves {path}"
     assert "was left behind" in finding(access_findings(settings), "socket").what
+
+
+def test_places_in_folders_that_are_closed_to_this_user_are_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path, **how: bool) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", closed)  # as root may search every folder
+    settings = Settings(socket="unix:///root/s", registry=tmp_path, engine_cache=tmp_path)
+    found = access_findings(settings)[1:]
+    assert [(each.topic, each.level) for each in found] == [
+        *(("socket", "problem"), ("registry", "problem"), ("engine cache", "problem")),
+    ]
+    assert all("closed to this user" in each.what for each in found)
+
+
+def test_the_engine_cache_is_told_of_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "engines"
+    settings = Settings(socket=f"unix://{tmp_path}/s", registry=tmp_path, engine_cache=cache)
+    assert "engine cache" not in {each.topic for each in access_findings(settings)}
+    cache.mkdir()
+    (cache / "a.engine").write_bytes(bytes(3 << 20))
+    found = finding(access_findings(settings), "engine cache")
+    assert found.what.startswith(f"{cache}, 1 engines, 3 MiB; ")
+    uid = access.os.geteuid()
+    monkeypatch.setattr(access.os, "geteuid", lambda: uid + 1)
+    assert finding(access_findings(settings), "engine cache").level == "note"
 
 
 # --- Greengrass

@@ -95,6 +95,7 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
         refuse_existing_component,
         write_component,
     )
+    from agent.workbench.packaging.draft import with_engines_that_fit
     from agent.workbench.packaging.region import with_region
     from agent.workbench.packaging.self_test_choice import SelfTestImages
     from agent.workbench.packaging.target import target_of
@@ -123,7 +124,7 @@ def package(draft: Draft, arguments: argparse.Namespace) -> int:
         arguments.images, arguments.self_test, arguments.root, lambda images: with_bar(images, "inspecting")
     )
     size = camera_image(draft, images.sizes, arguments.image_size, arguments.any_size)
-    draft = with_region(draft, size, arguments.region, arguments.ignore)
+    draft = with_engines_that_fit(with_region(draft, size, arguments.region, arguments.ignore), size)
     for note in draft.notes:
         print(f"- {note}", file=sys.stderr if arguments.dry_run else sys.stdout)
     identity = _identity(draft, arguments, version)

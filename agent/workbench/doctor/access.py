@@ -6,6 +6,7 @@ import errno
 import grp
 import os
 import pwd
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -15,7 +16,29 @@ from agent.workbench.doctor.finding import Finding
 
 
 def access_findings(settings: Settings) -> list[Finding]:
-    return [_user(), _socket(Path(settings.socket.removeprefix("unix://"))), _registry(settings.registry)]
+    socket_path, registry, engines = (
+        Path(settings.socket.removeprefix("unix://")),
+        settings.registry,
+        settings.engine_cache,
+    )
+    return [
+        _user(),
+        *(_closed("socket", socket_path) or [_socket(socket_path)]),
+        *(_closed("registry", registry) or [_registry(registry)]),
+        *(_closed("engine cache", engines) or _engine_cache(engines)),
+    ]
+
+
+def _closed(topic: str, path: Path) -> list[Finding]:
+    """Whether this user cannot even look for `path`; else nothing."""
+    try:
+        path.stat()
+    except PermissionError:
+        what = f"{path} lies in a folder that is closed to this user"
+        return [Finding(topic, what, "problem", "run as the agent's user, or name a folder that is open to this one")]
+    except OSError:
+        pass
+    return []
 
 
 def _user() -> Finding:
@@ -62,6 +85,27 @@ def _registry(path: Path) -> Finding:
         return Finding("registry", f"{path} is no directory", "problem", todo)
     above = next(parent for parent in path.parents if parent.exists())
     return _place("registry", path, above, f"{path} is not there yet; it is made with the first model")
+
+
+def _engine_cache(path: Path) -> list[Finding]:
+    """Nothing where there is none: only TensorRT makes one."""
+    if not path.exists():
+        return []
+    if not path.is_dir() or path.stat().st_uid != os.geteuid():
+        todo = (
+            "name another one (setting engine_cache), or run as its owner; until then engines are built at each start"
+        )
+        return [Finding("engine cache", f"{path} is no directory of this user", "note", todo)]
+    engines = [file.stat().st_size for file in path.glob("*.engine")]
+    free = shutil.disk_usage(path).free
+    return [
+        _place(
+            "engine cache",
+            path,
+            path,
+            f"{path}, {len(engines)} engines, {sum(engines) >> 20} MiB; {free >> 20} MiB free",
+        )
+    ]
 
 
 def _place(topic: str, path: Path, folder: Path, what: str) -> Finding:

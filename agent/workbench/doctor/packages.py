@@ -8,7 +8,7 @@ from importlib import metadata
 from agent.workbench.doctor.finding import Finding
 
 NEEDED = ("grpcio", "protobuf", "msgspec", "numpy", "Pillow")
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13-bindings")
 MANY_TENSORRTS = ("tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13")
 """`tensorrt` brings one of these; two of them lie in the same folder."""
 
@@ -31,7 +31,9 @@ def package_findings(version: Callable[[str], str | None] = version_of) -> list[
         findings.append(Finding("packages", f"missing: {', '.join(missing)}", "problem", todo))
     if found["onnxruntime"] and found["onnxruntime-gpu"]:
         what = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files"
-        todo = "pip uninstall onnxruntime onnxruntime-gpu, then install the one that is wanted"
+        todo = (
+            "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'vision-edge-agent[cpu]' (device cuda: [gpu])"
+        )
         findings.append(Finding("packages", what, "problem", todo))
     several = [name for name in MANY_TENSORRTS if found[name]]
     if len(several) > 1:

@@ -1,6 +1,8 @@
-"""Runs a small model on one device and prints what came of it, as JSON.
+"""Runs a small model on a device as a worker would, and prints what came of it, as JSON.
 
-    python -m agent.workbench.doctor.trial DEVICE
+    python -m agent.workbench.doctor.trial DEVICE [allow]
+
+DEVICE may be `auto`; with `allow` the next best may stand in.
 
 The model (`trial.onnx`: a convolution, a matrix product and a maximum, whose answer to ones is 1) has kernels of each
 library that real ones need.
@@ -19,8 +21,8 @@ from typing import cast
 
 import numpy as np
 
-from agent.backends.base import Backend, BackendSettings, Device, ModelToOpen
-from agent.backends.opening import backend_for
+from agent.backends.base import Backend, BackendSettings, ModelToOpen, WantedDevice
+from agent.backends.opening import open_backend
 from agent.errors import Refusal
 from agent.packages.manifest import OnnxModel, PackageFile
 from agent.workbench.doctor.trials import Outcome
@@ -31,19 +33,19 @@ TOLERANCE = 0.01
 """Of the answer, in any precision."""
 
 
-def run_trial(device: Device) -> Outcome:
-    """What comes of it on `device`, in this process."""
+def run_trial(device: WantedDevice, allows_fallback: bool = False) -> Outcome:
+    """What comes of it in this process."""
     model = PackageFile("trial.onnx", 0, "0" * 64, OnnxModel())
+    settings = BackendSettings(device=device, allows_fallback=allows_fallback)
     try:
         with as_file(files("agent.workbench.doctor") / model.path) as path:
-            _, backend_class = backend_for([model], device)
-            backend = backend_class(_model_to_open(path), BackendSettings(device=device))
+            backend, runs_on = open_backend([model], lambda file: _model_to_open(path), settings)
         answer, milliseconds = _measured(backend)
     except Refusal as refusal:
         return Outcome(reason=str(refusal).rstrip("."))
     if abs(answer - 1) > TOLERANCE:
         return Outcome(reason=f"it answers {answer} where 1 is right; update driver and runtime")
-    return Outcome(f"{backend.runtime} on {backend.device}", milliseconds)
+    return Outcome(f"{backend.runtime} on {backend.device}", milliseconds, reason=runs_on.because)
 
 
 def _model_to_open(path: Path) -> ModelToOpen:
@@ -61,4 +63,4 @@ def _measured(backend: Backend) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(run_trial(cast(Device, sys.argv[1])))))
+    print(json.dumps(asdict(run_trial(cast(WantedDevice, sys.argv[1]), sys.argv[2:] == ["allow"]))))

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import BadManifest
+from agent.images.preprocess import tensor_shape
 from agent.packages.archive import opened_package
-from agent.packages.manifest import OnnxModel, PackageFile
+from agent.packages.manifest import OnnxModel, PackageFile, TensorRtEngine
 from agent.packages.onnx_external_data import external_data_files
 from agent.packages.package import Package
 from agent.pipeline import Pipeline
 from agent.workbench.errors import BadSource
 from agent.workbench.importers.graphs.onnx_file import read_onnx, serialised
-from agent.workbench.packaging.draft import MODEL_FILE, Draft
+from agent.workbench.packaging.draft import MODEL_FILE, Draft, Engine
 from agent.workbench.packaging.writer import on_all_cores
 
 
@@ -49,6 +50,7 @@ def _draft_of(source: Path, package: Package) -> Draft:
         decision=manifest.decision,
         source=manifest.model.source,
         files={MODEL_FILE: _content(package, model)},
+        engines=_engines(package),
         labels=manifest.labels,
         image=manifest.image,
         ignored=package.ignore_mask(),
@@ -76,6 +78,16 @@ def _content(package: Package, model: PackageFile) -> bytes:
     if external_data_files(path, model.path):
         return serialised(read_onnx(path))
     return path.read_bytes()
+
+
+def _engines(package: Package) -> dict[str, Engine]:
+    manifest = package.manifest
+    shape = tensor_shape(manifest.preprocessing, manifest.image.width, manifest.image.height)
+    return {
+        file.path: Engine(file.runtime, shape, package.path_of(file).read_bytes())
+        for file in manifest.files
+        if isinstance(file.runtime, TensorRtEngine)
+    }
 
 
 def _tests(package: Package) -> list[tuple[str, NDArray[np.uint8]]]:

@@ -23,6 +23,7 @@ from agent.packages.manifest import (
     OnnxModel,
     PackageFile,
     Reference,
+    Runtime,
     SelfTestImage,
     Target,
     write_manifest,
@@ -128,6 +129,8 @@ class _Filling:
     def fill(self, find_evidence: Callable[[Answer], Evidence]) -> None:
         for path, content in self._draft.files.items():
             self._write(path, content)
+        for path, engine in self._draft.engines.items():
+            self._write(path, engine.content)
         if self._draft.ignored is not None:
             self._write(IGNORE_MASK_FILE, self._draft.ignored.astype(np.uint8).tobytes())
         # The expectations are what this very package answers, so it has to exist before they do.
@@ -158,7 +161,7 @@ class _Filling:
 
     def _write_manifest(self, tests: list[SelfTestImage], reference: Reference) -> None:
         draft, preprocessing = self._draft, self._draft.preprocessing
-        listed = [*draft.files, *(test.path for test in tests)]
+        listed = [*draft.files, *draft.engines, *(test.path for test in tests)]
         if draft.ignored is not None:
             preprocessing = msgspec.structs.replace(preprocessing, ignore_mask=IGNORE_MASK_FILE)
             listed.append(IGNORE_MASK_FILE)
@@ -180,7 +183,12 @@ class _Filling:
 
     def _described(self, path: str) -> PackageFile:
         size, sha256 = describe_file(self._folder, path)
-        return PackageFile(path=path, size=size, sha256=sha256, runtime=OnnxModel() if path == MODEL_FILE else None)
+        return PackageFile(path=path, size=size, sha256=sha256, runtime=self._runtime_of(path))
+
+    def _runtime_of(self, path: str) -> Runtime | None:
+        if path in self._draft.engines:
+            return self._draft.engines[path].built_for
+        return OnnxModel() if path == MODEL_FILE else None
 
 
 def _answered(test: SelfTestImage, pixels: NDArray[np.uint8], answer: Answer) -> SelfTestImage:

@@ -52,7 +52,13 @@ static int give_back(enum kind kind, void *at) {
 
 int cudaRuntimeGetVersion(int *version) { BEGIN; *version = runtime; return 0; }
 int cudaDriverGetVersion(int *version) { BEGIN; *version = driver; return 0; }
-int cudaGetDeviceCount(int *count) { BEGIN; *count = gpus; return 0; }
+int cudaGetDeviceCount(int *count) {
+    BEGIN;
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (visible && strcmp(visible, "-1") == 0) return 100; /* cudaErrorNoDevice */
+    *count = gpus;
+    return 0;
+}
 int cudaDeviceGetAttribute(int *value, int attribute, int device) {
     BEGIN;
     if (device != 0) return 101; /* cudaErrorInvalidDevice */
