@@ -13,9 +13,11 @@ from agent.backends.prebuilt import file_for_tensorrt
 from agent.errors import (
     DeviceNotUsable,
     ModelNotLoaded,
+    NoDeviceHasRoom,
     NoDeviceRunsModel,
+    NoMemoryToLoad,
     NoRuntimeForPackage,
-    NotEnoughGpuMemory,
+    NotEnoughMemory,
     Refusal,
 )
 from agent.packages.manifest import OnnxModel, PackageFile
@@ -38,7 +40,8 @@ BEST_FIRST: tuple[Device, ...] = ("tensorrt", "cuda", "cpu")
 INSTALL = "install one runtime: pip install 'vision-edge-agent[cpu]'"
 """What to do where ONNX Runtime is missing; `agent.backends.tensorrt_api` tells of TensorRT."""
 
-_ANOTHER_MAY_DO = (DeviceNotUsable, NotEnoughGpuMemory, ModelNotLoaded, NoRuntimeForPackage)
+_NO_ROOM = (NotEnoughMemory, NoMemoryToLoad)
+_ANOTHER_MAY_DO = (DeviceNotUsable, ModelNotLoaded, NoRuntimeForPackage, *_NO_ROOM)
 """Refusals that are about a device, or may be; one about the package is the same on all."""
 
 
@@ -48,8 +51,9 @@ def open_backend(
     """The backend of the first device that runs the model, and what to tell of it.
 
     Raises:
-        DeviceNotUsable, NotEnoughGpuMemory, ModelNotLoaded, NoRuntimeForPackage: the one device that was tried cannot.
-        NoDeviceRunsModel: none of those that were tried can.
+        DeviceNotUsable, ModelNotLoaded, NoRuntimeForPackage: the one device that was tried cannot.
+        NotEnoughMemory, NoMemoryToLoad: it has no room.
+        NoDeviceRunsModel, NoDeviceHasRoom: none of those that were tried can.
         ModelDoesNotFit: the model is not the one of its manifest.
     """
     refusals: dict[Device, Refusal] = {}
@@ -58,12 +62,13 @@ def open_backend(
             file, backend_class = backend_for(files, device)
             backend = backend_class(model_of(file), replace(settings, device=device))
         except _ANOTHER_MAY_DO as refusal:
-            refusals[device] = refusal
+            refusals[device] = _let_go(refusal)
         else:
             return backend, _told(backend, refusals)
     if len(refusals) == 1:
         raise next(iter(refusals.values()))
-    raise NoDeviceRunsModel({str(device): refusal for device, refusal in refusals.items()})
+    has_no_room = any(isinstance(refusal, _NO_ROOM) for refusal in refusals.values())
+    raise (NoDeviceHasRoom if has_no_room else NoDeviceRunsModel)({str(name): said for name, said in refusals.items()})
 
 
 def devices_to_try(settings: BackendSettings) -> tuple[Device, ...]:
@@ -104,6 +109,13 @@ def _is_installed(device: Device) -> bool:
     except ImportError:  # told when it is tried
         return False
     return installed
+
+
+def _let_go(refusal: Refusal) -> Refusal:
+    """Without where it came from: that holds a backend opened halfway, and its memory, while another device is tried
+    and for as long as that one serves."""
+    refusal.__context__ = None
+    return refusal.with_traceback(None)
 
 
 def _told(backend: Backend, refusals: dict[Device, Refusal]) -> RunsOn:

@@ -24,6 +24,7 @@ from agent.errors import (
     GpuMemoryFull,
     ModelDoesNotFit,
     NoDeviceRunsModel,
+    NoGpuMemoryToLoad,
     Refusal,
 )
 from agent.packages.package import read_package
@@ -227,7 +228,7 @@ def test_full_gpu_memory_refuses_a_call_and_no_more(package: Path, monkeypatch: 
         with pytest.raises(GpuMemoryFull, match=r"^The GPU's memory is full; "):
             pipeline.detect(grey(51))
         full.setattr(onnx_runtime, "BoundRuns", lambda *others: Raises(RuntimeError(message)))
-        with pytest.raises(DeviceNotUsable, match=r"CUDA cannot be used here: its memory is full; stop a model"):
+        with pytest.raises(NoGpuMemoryToLoad, match=r"could not load the model: the GPU's memory is full\. Stop a"):
             Pipeline(read_package(package), CUDA_ALONE)
     assert pipeline.detect(grey(51)).score == pytest.approx(0.8, abs=1e-4)
 
