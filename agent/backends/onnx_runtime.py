@@ -21,7 +21,7 @@ from agent.backends.device_engines import engine_cache_of, engine_key
 from agent.backends.gpu_failure import gpu_failure_in
 from agent.backends.gpu_memory import check_gpu_memory
 from agent.backends.messages import NOT_UTF8, not_loaded, without_path
-from agent.backends.model_check import InputTensor, check_tensors
+from agent.backends.model_check import InputTensor, check_tensors, check_weights
 from agent.backends.onnx_binding import BoundRuns
 from agent.backends.onnx_providers import (
     PROVIDERS,
@@ -59,6 +59,7 @@ class OnnxRuntimeBackend:
         assert settings.device != "auto"  # chosen before (`agent.backends.opening`)
         self._on: Device = settings.device
         self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
+        check_weights(model, self.runtime)
         if self._on == "cpu":
             self._open(model, settings)
             return
