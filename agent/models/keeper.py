@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.backends.base import OnProgress, Stage
-from agent.errors import BadPackage, NoMemoryToLoad, NotEnoughMemory, Refusal
+from agent.errors import BadPackage, DeviceNotUsable, NoMemoryToLoad, NotEnoughMemory, Refusal
 from agent.free_memory import available_memory
 from agent.models.loading_turn import LoadingTurn
 from agent.models.memory import needed_memory
@@ -291,9 +291,9 @@ class Keeper:
                 if self._good == self._wanted:
                     raise
                 self._open_and_take_over(self._next_record())  # a deployment has replaced the package
-        # It counts as one more death, for memory that is short now may be free soon. The next event is that there is
-        # no worker.
-        except (WorkerDied, NoMemoryToLoad, NotEnoughMemory, OSError) as error:
+        # It counts as one more death, for memory that is short now may be free soon, and a GPU that fails may be back.
+        # The next event is that there is no worker.
+        except (WorkerDied, DeviceNotUsable, NoMemoryToLoad, NotEnoughMemory, OSError) as error:
             log.warning("model %s: the new worker did not come up (%s)", self._component, error)
             self._why = WorkerDied.UNEXPECTEDLY if isinstance(error, OSError) else str(error).rstrip(".")
 

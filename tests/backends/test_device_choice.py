@@ -9,6 +9,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -289,6 +290,27 @@ def test_buffers_of_runs_at_once_do_not_mix(package: Path, monkeypatch: pytest.M
         scores = list(threads.map(lambda value: pipeline.detect(grey(value)).score, range(0, 256, 2)))
     assert scores == pytest.approx([1 - value / 255 for value in range(0, 256, 2)], abs=1e-4)
     assert 1 <= len(pipeline._backend._bound._idle) <= 4  # type: ignore[union-attr]
+
+
+def test_a_run_copies_its_image_once_into_a_buffer_that_is_there(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("working", monkeypatch.setattr)
+    values, history = onnxruntime.OrtValue, []
+
+    def made(*arguments: Any) -> Any:
+        history.append("buffer")
+        buffer = values.ortvalue_from_shape_and_type(*arguments)
+        update = buffer.update_inplace
+        buffer.update_inplace = lambda image: history.append("copy") or update(image)
+        return buffer
+
+    monkeypatch.setattr(onnxruntime, "OrtValue", SimpleNamespace(ortvalue_from_shape_and_type=made))
+    pipeline = Pipeline(read_package(package), CUDA_ALONE)
+    assert history == ["buffer", "copy"]  # the warm-up's
+    for value in (51, 102):
+        assert pipeline.detect(grey(value)).score == pytest.approx(1 - value / 255, abs=1e-4)
+    assert history == ["buffer", "copy", "copy", "copy"]
 
 
 def test_a_part_of_an_image_goes_to_the_gpu_as_it_is(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

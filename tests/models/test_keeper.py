@@ -15,6 +15,7 @@ from agent.backends.base import BackendSettings, OnProgress, Stage
 from agent.errors import (
     BadManifest,
     CallerGone,
+    DeviceNotUsable,
     ImageRefused,
     ModelCrashed,
     ModelNotLoaded,
@@ -677,9 +678,17 @@ def test_turns_to_load_outlast_a_change_of_the_settings(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "refusal", [NotEnoughGpuMemory(600 << 20, 310 << 20), NoGpuMemoryToLoad("TensorRT 10.3.0"), NoMemoryToLoad("X")]
+    "refusal",
+    [
+        NotEnoughGpuMemory(600 << 20, 310 << 20),
+        NoGpuMemoryToLoad("TensorRT 10.3.0"),
+        NoMemoryToLoad("ONNX Runtime 1.31.1"),
+        DeviceNotUsable("CUDA", "CUDA failure 802; restart the model, and the device if it comes again"),
+    ],
 )
-def test_a_restart_that_finds_too_little_memory_says_so_and_is_tried_again(bench: Bench, refusal: Refusal) -> None:
+def test_a_restart_that_finds_too_little_memory_or_no_gpu_says_so_and_is_tried_again(
+    bench: Bench, refusal: Refusal
+) -> None:
     model = bench.running()
     gate = bench.gate()
     bench.workers.next.extend([Plan(refuses_to_open=refusal), Plan(may_open=gate)])
