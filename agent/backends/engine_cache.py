@@ -292,8 +292,9 @@ class EngineCache:
             taken -= self._remove(path)
 
     def _remove_unfinished(self) -> None:
-        """Temporary files of builds that were killed: files are written by whose turn it is."""
-        for path in self._folder.glob(".*"):
+        """What builds that were killed have left: files are written by whose turn it is."""
+        unfinished = [folder for folder in self._files(FOLDER) if not (folder / HEAD).exists()]
+        for path in [*self._folder.glob(".*"), *unfinished]:
             self._remove(path)
 
     def _files(self, *suffixes: str) -> list[Path]:

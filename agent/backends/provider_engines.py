@@ -18,7 +18,7 @@ from pathlib import Path
 from agent.backends.base import ModelToOpen
 from agent.backends.device_engines import WAITING
 from agent.backends.engine_cache import EngineCache, EngineKey, EngineTooLarge
-from agent.errors import ModelNotLoaded
+from agent.errors import ModelNotLoaded, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,11 @@ class ProviderEngines:
         self._model.on_progress(f"building TensorRT engines in {precision}: this takes minutes, once", "building")
         began = time.monotonic()
         folder = self._new_folder()
-        open_with(folder)
+        try:
+            open_with(folder)
+        except Refusal:
+            self._cache.remove_folder(self._key)
+            raise
         seconds = time.monotonic() - began
         # A warning, because a worker's lines of less weight are not logged, and minutes went by.
         log.warning("TensorRT engines in %s were built in %.0f s", precision, seconds)

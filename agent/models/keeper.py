@@ -81,8 +81,9 @@ class Reports(Protocol):
         """A worker has come on duty."""
         ...
 
-    def progresses(self, text: str) -> None:
-        """What a worker that is being opened is doing."""
+    def progresses(self, text: str, beside: str = "") -> None:
+        """What a worker that is being opened is doing; `beside`: what a model that is RUNNING meanwhile says before it,
+        where it says it at all."""
         ...
 
     def says(self, message: str) -> None:
@@ -220,13 +221,19 @@ class Keeper:
         finally:
             self._turn.give_back()
 
-    def _progresses(self, text: str, stage: Stage = "loading") -> None:
-        if stage != "loading" and self._turn is not None:
+    def _progresses(self, text: str, stage: Stage, beside: str) -> None:
+        if stage == "loading":
+            self._reports.progresses(text)
+            return
+        if self._turn is not None:
             self._turn.give_back()
-        self._reports.progresses(text)
+        # It takes minutes: people want to know of it although another version may be serving.
+        self._reports.progresses(text, beside)
 
-    def _open_and_take_over(self, record: Record) -> None:
+    def _open_and_take_over(self, record: Record, beside: str = "") -> None:
         """Opens a worker for `record`, beside the one that may be serving, and lets it take the calls from then on.
+
+        `beside`: what people are told before the progress of an engine's build.
 
         Raises:
             BadPackage, LoadTimedOut, NoMemoryToLoad, NotEnoughMemory, WorkerDied: it cannot; a worker that serves
@@ -235,7 +242,12 @@ class Keeper:
         package = read_package(Path(record.path))
         weights = package.stamps_of_weights()
         ended = threading.Event()
-        worker = self._open_worker(record, self._settings.slots, self._progresses, lambda: self._worker_ended(ended))
+        worker = self._open_worker(
+            record,
+            self._settings.slots,
+            lambda text, stage="loading": self._progresses(text, stage, beside),
+            lambda: self._worker_ended(ended),
+        )
         try:
             with self._events:
                 self._opening = worker
@@ -286,11 +298,11 @@ class Keeper:
                 return
         try:
             try:
-                self._open_and_take_over(self._good)
+                self._open_and_take_over(self._good, "restarting")
             except BadPackage:
                 if self._good == self._wanted:
                     raise
-                self._open_and_take_over(self._next_record())  # a deployment has replaced the package
+                self._open_and_take_over(self._next_record(), "restarting")  # a deployment has replaced the package
         # It counts as one more death, for memory that is short now may be free soon, and a GPU that fails may be back.
         # The next event is that there is no worker.
         except (WorkerDied, DeviceNotUsable, NoMemoryToLoad, NotEnoughMemory, OSError) as error:
@@ -301,10 +313,11 @@ class Keeper:
         """A new record: its worker takes over, and the old version serves on if it cannot."""
         record = self._next_record()
         before = self._served_by()
-        self._reports.says(f"{before}; loading version {record.version}")
+        loading = f"{before}; loading version {record.version}"
+        self._reports.says(loading)
         log.info("model %s: version %s is being loaded", self._component, record.version)
         try:
-            self._replace_worker(record)
+            self._replace_worker(record, loading)
         except (Refusal, WorkerDied) as error:
             if self._leaving:
                 return
@@ -331,7 +344,7 @@ class Keeper:
             log.warning("model %s: its worker has grown, and a new one does not come up (%s)", self._component, error)
             self._came_at = time.monotonic()  # not again at once
 
-    def _replace_worker(self, record: Record) -> None:
+    def _replace_worker(self, record: Record, beside: str = "") -> None:
         """A worker for `record` in place of the one on duty: beside it, or after it where memory is to be saved.
 
         Raises:
@@ -344,7 +357,7 @@ class Keeper:
             raise NotEnoughMemory(record.component, needed, available)
         if is_tight or self._settings.unload_first:
             self._post.dismiss(self._post.relieve(None))  # calls wait meanwhile
-        self._open_and_take_over(record)
+        self._open_and_take_over(record, beside)
 
     def _weights_have_changed(self) -> bool:
         if self._package is None or not self._weights:

@@ -210,9 +210,22 @@ def test_a_model_that_is_not_taken_is_refused_with_the_reason_and_nothing_is_kep
     provider.fails = f"[ONNXRuntimeError] : 11 : EP_FAIL : could not build engine for {tmp_path}/package/model.onnx"
     with pytest.raises(ModelNotLoaded, match=r"could not build engine for model\.onnx$"):
         OnnxRuntimeBackend(model, settings)
+    assert [path.name for path in Path(settings.engine_cache).iterdir()] == ["build.lock"]
     provider.fails = ""
     OnnxRuntimeBackend(model, settings)
     assert len(provider.builds) == 1
+
+
+def test_what_a_killed_build_left_behind_is_removed_by_the_next_one_of_any_model(
+    provider: Provider, model: ModelToOpen, settings: BackendSettings
+) -> None:
+    OnnxRuntimeBackend(model, settings)
+    kept = folder_in(settings)
+    left = kept.with_name("0" * 64 + ".engines")
+    left.mkdir()
+    (left / ENGINE).write_bytes(b"half")
+    with EngineCache(Path(settings.engine_cache), MIB).turn_to_build():
+        assert kept.exists() and not left.exists()
 
 
 def test_the_folder_is_its_users_alone(provider: Provider, model: ModelToOpen, settings: BackendSettings) -> None:

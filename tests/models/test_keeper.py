@@ -661,6 +661,26 @@ def test_models_load_while_the_engine_of_another_is_built_or_waited_for(bench: B
     becomes(third, RUNNING)
 
 
+def test_an_engine_that_is_built_for_a_restart_or_an_update_is_told_of(bench: Bench) -> None:
+    model = bench.running()
+    gate = bench.gate()
+    building = Plan(progress=("building a TensorRT engine in fp16: 42 % after 80 s",), stage="building", may_open=gate)
+    bench.workers.next.append(building)
+    bench.workers.number(0).die()
+    says(model, "restarting: building a TensorRT engine in fp16: 42 % after 80 s")
+    gate.set()
+    says(model, "version 1.0.0, fake runtime of 1 on CPU")
+
+    gate = bench.gate()
+    bench.workers.next.append(replace(building, may_open=gate))
+    model.use(bench.record("2"))
+    said = "version 1.0.0, fake runtime of 1 on CPU; loading version 2.0.0: building a TensorRT engine in fp16: 42 %"
+    says(model, f"{said} after 80 s")
+    assert model.detect(image_request(), Caller()).detection is NORMAL
+    gate.set()
+    says(model, "version 2.0.0, fake runtime of 2 on CPU")
+
+
 def test_turns_to_load_outlast_a_change_of_the_settings(bench: Bench) -> None:
     settings = replace(SETTINGS, loading=threading.Semaphore(1))
     gate = bench.gate()
