@@ -68,10 +68,12 @@ class EngineSource:
         # The package's hash was checked: only then may code of it be loaded.
         engine = self._load(memoryview(self._model.path.read_bytes()))
         if engine is None:
+            cause = without_path(self._tensorrt.messages.cause, self._model.path)
+            self._check_gpu_took_it(cause)
             raise ModelNotLoaded(
                 self._tensorrt.name,
                 "it does not take the package's prebuilt engine; build it on a device like this one, or package the "
-                f"ONNX model: {without_path(self._tensorrt.messages.cause, self._model.path)}",
+                f"ONNX model: {cause}",
             )
         return engine
 
@@ -83,12 +85,7 @@ class EngineSource:
         engine = self._load(content)
         if engine is None:
             cause = self._tensorrt.messages.cause
-            # In both cases no reason to build for minutes what would not be loaded either.
-            failure = gpu_failure_in(cause)
-            if failure is not None and not failure.is_fatal:
-                raise NoGpuMemoryToLoad(self._tensorrt.name)
-            if _GPU_TROUBLE.search(cause):
-                raise ModelNotLoaded(self._tensorrt.name, f"the GPU does not take the engine: {cause}")
+            self._check_gpu_took_it(cause)  # no reason to build for minutes what would not be loaded either
             cache.put_aside(key, f"{self._tensorrt.name} does not load it: {cause}")
         return engine
 
@@ -115,6 +112,15 @@ class EngineSource:
                 # It serves all the same: only the next start takes as long again.
                 log.warning("the TensorRT engine could not be kept: %s", error)
         return engine
+
+    def _check_gpu_took_it(self, cause: str) -> None:
+        """Raises NoGpuMemoryToLoad or ModelNotLoaded where the GPU, and not the engine, is the `cause` why it does not
+        load."""
+        failure = gpu_failure_in(cause)
+        if failure is not None and not failure.is_fatal:
+            raise NoGpuMemoryToLoad(self._tensorrt.name)
+        if _GPU_TROUBLE.search(cause):
+            raise ModelNotLoaded(self._tensorrt.name, f"the GPU does not take the engine: {cause}")
 
     def _tell_as_loading(self, text: str, stage: Stage = "loading") -> None:
         """Without a cache nothing keeps builds apart, so a build counts as loading: few models load at a time."""

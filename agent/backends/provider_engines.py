@@ -4,8 +4,8 @@ ONNX Runtime finds an engine again by the names in a graph, whatever its weights
 load a model whose engine or timings are torn. So it is given a folder that is named by all that an engine depends on,
 and either empty or whole.
 
-Source: ONNX Runtime's documentation of the TensorRT execution provider, "TensorRT EP Caches"; the name of the file of
-timings is that of its releases 1.16 to 1.31.
+Source: ONNX Runtime's documentation of the TensorRT execution provider, "TensorRT EP Caches"; its sources for the name
+of the file of timings (GetTimingCachePath). Under another name they would not be found, and do no harm.
 """
 
 from __future__ import annotations

@@ -466,6 +466,11 @@ def test_an_engine_of_the_package_that_is_not_taken_says_what_to_do(trt, prebuil
     assert trt.builds == []
 
 
+def test_a_full_gpu_is_no_fault_of_the_packages_engine(trt, prebuilt, settings):
+    trt.gpu_trouble = "IRuntime::deserializeCudaEngine: Error Code 2: OutOfMemory"
+    assert "the GPU's memory is full" in refusal(prebuilt(), settings, NoGpuMemoryToLoad)
+
+
 def test_an_engine_for_another_size_of_image_is_refused(prebuilt, settings):
     said = refusal(prebuilt(shapes={"image": [1, 32, 32, 3]}), settings, ModelDoesNotFit)
     assert "its engine does not take 'image' of the shape (1, 64, 96, 3)" in said
