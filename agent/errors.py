@@ -56,7 +56,7 @@ class NoDeviceRunsModel(BadPackage):
 
     def __init__(self, refusals: dict[str, Refusal]) -> None:
         """`refusals`: why not, by name of the device."""
-        super().__init__(" ".join(f"[{device}] {refusal}" for device, refusal in refusals.items()))
+        super().__init__(_of_each_device(refusals))
 
 
 class ModelDoesNotFit(BadPackage):
@@ -100,6 +100,10 @@ class BadArchive(BadPackage):
     def __init__(self, entry: str | None, reason: str) -> None:
         place = "The archive" if entry is None else f"The archive at entry {_quoted(entry)}"
         super().__init__(f"{place}: {_one_line(reason)}.")
+
+
+def _of_each_device(refusals: dict[str, Refusal]) -> str:
+    return " ".join(f"[{device}] {refusal}" for device, refusal in refusals.items())
 
 
 def _quoted(value: object) -> str:
@@ -335,12 +339,31 @@ class NoMemoryToLoad(Refusal):
         )
 
 
+class NoDeviceHasRoom(NotEnoughMemory):
+    """Every device that may run the model was tried, and for want of memory one of them could not."""
+
+    def __init__(self, refusals: dict[str, Refusal]) -> None:
+        """`refusals`: why not, by name of the device."""
+        Refusal.__init__(self, _of_each_device(refusals))
+
+
 class NotEnoughGpuMemory(NotEnoughMemory):
     def __init__(self, needed: int, available: int) -> None:
         Refusal.__init__(
             self,
             f"The model needs about {needed >> 20} MiB of GPU memory, and {available >> 20} MiB may be taken. Stop a "
             "model that is not needed, or raise gpu_memory_limit where one is set.",
+        )
+
+
+class NoGpuMemoryToLoad(NotEnoughMemory):
+    """Raised where a model that seemed to have room on the GPU finds none while it is loaded."""
+
+    def __init__(self, runtime: str) -> None:
+        Refusal.__init__(
+            self,
+            f"{runtime} could not load the model: the GPU's memory is full. Stop a model that is not needed, or a "
+            "program that uses the GPU.",
         )
 
 

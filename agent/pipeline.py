@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backends.base import BackendSettings, ModelToOpen, RunsOn, Tensors, say_nothing
+from agent.backends.base import BackendSettings, ModelToOpen, OnProgress, RunsOn, Tensors, say_nothing
 from agent.backends.opening import open_backend
 from agent.errors import AnswerNotFinite, SelfTestFailed, WrongImageSize
 from agent.images.detection import Detection, StageTimes, paint_mask, regions_of
@@ -32,9 +31,7 @@ FP16_DEVIATES = "fp16 deviates in the self-test, so it runs in fp32"
 class Pipeline:
     """A package, verified and opened on a backend. `detect` may be called from several threads at once."""
 
-    def __init__(
-        self, package: Package, settings: BackendSettings, on_progress: Callable[[str], None] = say_nothing
-    ) -> None:
+    def __init__(self, package: Package, settings: BackendSettings, on_progress: OnProgress = say_nothing) -> None:
         """Verifies the files, loads the model and warms it up; `self_test` is a step of its own.
 
         `on_progress` is told in words what takes long, from any thread.
@@ -164,9 +161,7 @@ class TestedPipeline:
     """Each self-test image with the model's answer."""
 
 
-def open_tested(
-    package: Package, settings: BackendSettings, on_progress: Callable[[str], None] = say_nothing
-) -> TestedPipeline:
+def open_tested(package: Package, settings: BackendSettings, on_progress: OnProgress = say_nothing) -> TestedPipeline:
     """Opens a package and puts it to its self-test. A model in fp16 that does not pass gives way to one in fp32, once.
 
     Raises:

@@ -307,7 +307,8 @@ class Settings:
     )
     load_time_limit: float = _setting(
         _seconds(1, 86400),
-        "Longest time a model may take from STARTING to RUNNING; then it is FAILED.",
+        "Longest time a model may take from STARTING to RUNNING; then it is FAILED. Waiting while the TensorRT engine "
+        "of another model is built does not count.",
         1800.0,
         shown="1800",
         live=True,

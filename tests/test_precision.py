@@ -41,7 +41,7 @@ def test_a_model_that_passes_in_fp16_runs_in_it(fake_tensorrt, package, settings
 def test_a_model_that_deviates_in_fp16_runs_in_fp32_and_says_so(fake_tensorrt, package, settings, error):
     fake_tensorrt.fp16_error = error
     said = []
-    opened = open_tested(package, settings, said.append)
+    opened = open_tested(package, settings, lambda text, stage="loading": said.append(text))
     assert precisions(fake_tensorrt) == ["fp16", "fp32"]
     assert str(opened.runs_on) == ("TensorRT 10.3.0 on Fake GPU; fp16 deviates in the self-test, so it runs in fp32")
     assert said == [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -30,7 +30,18 @@ Tensors = Mapping[str, NDArray[Any]]
 """Arrays by the name of their tensor."""
 
 
-def say_nothing(text: str) -> None:
+Stage = Literal["loading", "waiting", "building"]
+"""What opening a model is at: `loading` takes memory and a processor; `waiting` is for the engine of another model, and
+takes none; `building` an engine takes minutes."""
+
+
+class OnProgress(Protocol):
+    """Told in words what opening a model does where that takes long, from any thread."""
+
+    def __call__(self, text: str, stage: Stage = "loading") -> None: ...
+
+
+def say_nothing(text: str, stage: Stage = "loading") -> None:
     """For those who do not want to be told of progress."""
 
 
@@ -54,8 +65,7 @@ class ModelToOpen:
     """What people call it."""
     engine: TensorRtEngine | None = None
     """What the engine at `path` was built for; None where an ONNX model lies there."""
-    on_progress: Callable[[str], None] = say_nothing
-    """Told in words what opening it does where that takes long, from any thread."""
+    on_progress: OnProgress = say_nothing
 
 
 @dataclass(frozen=True)
@@ -107,8 +117,8 @@ class RunsOn:
 class Backend(Protocol):
     """A model, loaded by one runtime on one device, warmed up.
 
-    Opening (`__init__`) raises ModelDoesNotFit or NoMemoryToLoad, or where another device may do better:
-    DeviceNotUsable, NotEnoughGpuMemory or ModelNotLoaded. `run` may be called from several threads at once.
+    Opening (`__init__`) raises ModelDoesNotFit, or where another device may do better: DeviceNotUsable, ModelNotLoaded,
+    NoMemoryToLoad, NotEnoughGpuMemory or NoGpuMemoryToLoad. `run` may be called from several threads at once.
     """
 
     runtime: str

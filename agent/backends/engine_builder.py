@@ -7,12 +7,10 @@ from typing import Any
 
 from agent.backends.base import ModelToOpen
 from agent.backends.build_progress import BuildProgress
+from agent.backends.device_engines import OPTIMIZATION_LEVEL
 from agent.backends.messages import not_loaded, without_path
 from agent.backends.model_check import InputTensor, check_tensors
 from agent.backends.tensorrt_api import DTYPES, Precision, TensorRt, no_number
-
-OPTIMIZATION_LEVEL = 3
-"""TensorRT's own default, stated because an engine depends on it: 5 tries more and takes several times as long."""
 
 INSTEAD = "run the model with device cpu or cuda"
 """What to do with a model that TensorRT does not take. Before the reason, which may be long, and is cut then."""
@@ -63,7 +61,10 @@ def build_engine(tensorrt: TensorRt, model: ModelToOpen, options: BuildOptions, 
     shape = (batch, *model.input_shape[1:])
     profile.set_shape(model.input, shape, shape, shape)
     config.add_optimization_profile(profile)
-    monitor = tensorrt.monitor(BuildProgress(model.on_progress, f"building a TensorRT engine in {options.precision}"))
+    progress = BuildProgress(
+        lambda text: model.on_progress(text, "building"), f"building a TensorRT engine in {options.precision}"
+    )
+    monitor = tensorrt.monitor(progress)
     if monitor is not None:
         config.progress_monitor = monitor  # which does not keep it: `monitor` must live until the build is done
 

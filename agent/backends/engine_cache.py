@@ -3,16 +3,19 @@
 An engine is machine code: only what this agent wrote itself is ever handed to TensorRT. The folder is its user's alone,
 a file belongs to that user and has the SHA-256 that its own head states. What does not is put aside and built again.
 
-A file is a line that names the format, a line of JSON (`Head`), and the engine.
+A file is a line that names the format, a line of JSON (`Head`), and the engine. A runtime that keeps its engines itself
+gets a folder for those of one model; it counts from the moment a file with its head lies in it, written last.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
 import mmap
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,14 +25,17 @@ from typing import Literal
 
 import msgspec
 
-from agent.atomic_file import replace_file, sync_folder
+from agent.atomic_file import replace_file, sync_file, sync_folder
 from agent.errors import BadPackageFile, Refusal
 from agent.packages.onnx_external_data import external_data_files
 
 log = logging.getLogger(__name__)
 
-ENGINE, ASIDE, TIMING, LOCK = ".engine", ".bad", ".timing", "build.lock"
-"""Names: engines by key, files that were put aside, timing caches by GPU and TensorRT, and who builds now."""
+ENGINE, FOLDER, ASIDE, TIMING, LOCK = ".engine", ".engines", ".bad", ".timing", "build.lock"
+"""Names: engines by key, folders of engines by key, files that were put aside, timing caches by GPU and TensorRT, and
+who builds now."""
+HEAD = "head.json"
+"""In a folder of engines."""
 FORMAT = b"edge-agent engine 1\n"
 MAX_HEAD = 1 << 16
 """Bytes."""
@@ -173,6 +179,51 @@ class EngineCache:
         self._make_room(engine.nbytes)
         self._write(key.digest + ENGINE, engine, Head(key, model_name, build_seconds, engine.nbytes, _sha256(engine)))
 
+    def folder_of(self, key: EngineKey) -> Path:
+        """Where a runtime keeps the engines of `key` itself; it need not be there, or be whole."""
+        return self._folder / (key.digest + FOLDER)
+
+    def has_folder(self, key: EngineKey) -> bool:
+        """Whether that folder is there and as it was when it was kept."""
+        folder = self.folder_of(key)
+        head = _head_of(folder)
+        try:
+            if head is None or (head.key, head.size, head.sha256) != (key, *_size_and_sha256(folder)):
+                return False
+            os.utime(folder)
+        except OSError:
+            return False
+        return True
+
+    def empty_folder(self, key: EngineKey) -> Path:
+        """The same folder, new. Raises OSError."""
+        self.remove_folder(key)
+        folder = self.folder_of(key)
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def remove_folder(self, key: EngineKey) -> None:
+        self._remove(self.folder_of(key))
+
+    def keep_folder(self, key: EngineKey, model_name: str, build_seconds: float) -> None:
+        """What the runtime has written there is whole: it counts from now on. Makes room as `store` does.
+
+        Raises:
+            EngineTooLarge: it is larger than all there may be, and has been removed.
+            OSError: it could not be written.
+        """
+        folder = self.folder_of(key)
+        for path in folder.iterdir():
+            path.chmod(0o600)  # whatever the umask
+            sync_file(path)
+        size, sha256 = _size_and_sha256(folder)
+        if size > self._limit:
+            self._remove(folder)
+            raise EngineTooLarge(size, self._limit)
+        replace_file(folder / HEAD, msgspec.json.encode(Head(key, model_name, build_seconds, size, sha256)), 0o600)
+        sync_folder(self._folder)
+        self._make_room(0)
+
     def timing(self, key: EngineKey) -> bytes:
         """What builds for this GPU have measured so far; empty where nothing is known."""
         content = self._checked(key.timing_digest + TIMING, None)
@@ -189,16 +240,15 @@ class EngineCache:
     def engines(self) -> list[KeptEngine]:
         """What there is, last used first."""
         kept = []
-        for path in self._files(ENGINE, ASIDE):
+        for path in self._files(ENGINE, FOLDER, ASIDE):
             with suppress(FileNotFoundError):
-                status = path.stat()
-                kept.append(KeptEngine(path.name, status.st_size, status.st_mtime, _head_of(path)))
+                kept.append(KeptEngine(path.name, _size(path), path.stat().st_mtime, _head_of(path)))
         return sorted(kept, key=lambda engine: -engine.used)
 
     def clear(self) -> int:
         """Removes everything; bytes that were given back. Models that run keep theirs, and build anew at their next
         start."""
-        freed = sum(self._remove(path) for path in self._files(ENGINE, ASIDE, TIMING))
+        freed = sum(self._remove(path) for path in self._files(ENGINE, FOLDER, ASIDE, TIMING))
         sync_folder(self._folder)
         return freed
 
@@ -233,8 +283,8 @@ class EngineCache:
 
     def _make_room(self, size: int) -> None:
         bad = self._files(ASIDE)
-        engines = sorted(self._files(ENGINE), key=lambda path: path.stat().st_mtime)
-        taken = sum(path.stat().st_size for path in [*bad, *engines])
+        engines = sorted(self._files(ENGINE, FOLDER), key=lambda path: path.stat().st_mtime)
+        taken = sum(_size(path) for path in [*bad, *engines])
         for path in [*bad, *engines]:
             if taken + size <= self._limit:
                 return
@@ -242,8 +292,9 @@ class EngineCache:
             taken -= self._remove(path)
 
     def _remove_unfinished(self) -> None:
-        """Temporary files of builds that were killed: files are written by whose turn it is."""
-        for path in self._folder.glob(".*"):
+        """What builds that were killed have left: files are written by whose turn it is."""
+        unfinished = [folder for folder in self._files(FOLDER) if not (folder / HEAD).exists()]
+        for path in [*self._folder.glob(".*"), *unfinished]:
             self._remove(path)
 
     def _files(self, *suffixes: str) -> list[Path]:
@@ -252,8 +303,11 @@ class EngineCache:
     def _remove(self, path: Path) -> int:
         """The bytes that were given back."""
         try:
-            size = path.stat().st_size
-            path.unlink()
+            size = _size(path)
+            if path.suffix == FOLDER and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         except OSError:  # gone already, or a folder: nothing of ours
             return 0
         return size
@@ -325,9 +379,31 @@ def _head_of(path: Path) -> Head | None:
     if path.suffix == ASIDE:
         return None
     try:
+        if path.suffix == FOLDER:
+            return msgspec.json.decode(_map(path / HEAD), type=Head)
         return _read_head(_map(path))[0]
-    except (OSError, _Unusable):
+    except (OSError, _Unusable, msgspec.DecodeError):
         return None
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files in a folder."""
+    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.lstat().st_size
+
+
+def _size_and_sha256(folder: Path) -> tuple[int, str]:
+    """Of all files but the head, with their names. Raises OSError, also where one may not be used."""
+    digest, size = hashlib.sha256(), 0
+    for path in sorted(folder.iterdir()):
+        if path.name != HEAD:
+            try:
+                content = _map(path)
+            except _Unusable as reason:
+                raise OSError(errno.EINVAL, str(reason)) from None
+            digest.update(f"{path.name}\0{content.nbytes}\0".encode())
+            digest.update(content)
+            size += content.nbytes
+    return size, digest.hexdigest()
 
 
 def _sha256(content: memoryview) -> str:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 import re
 import time
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal
 
-from agent.backends.base import BackendSettings, ModelToOpen
+from agent.backends.base import BackendSettings, ModelToOpen, Stage
 from agent.backends.cuda_runtime import CudaRuntime
-from agent.backends.engine_builder import OPTIMIZATION_LEVEL, BuildOptions, build_engine
-from agent.backends.engine_cache import EngineCache, EngineCacheNotUsable, EngineKey, EngineTooLarge, model_sha256
+from agent.backends.device_engines import WAITING, engine_cache_of, engine_key
+from agent.backends.engine_builder import BuildOptions, build_engine
+from agent.backends.engine_cache import EngineCache, EngineKey, EngineTooLarge
+from agent.backends.gpu_failure import gpu_failure_in
 from agent.backends.messages import without_path
 from agent.backends.tensorrt_api import Precision, TensorRt
-from agent.errors import BadPackageFile, EngineNotTaken, ModelNotLoaded
+from agent.errors import EngineNotTaken, ModelNotLoaded, NoGpuMemoryToLoad
 
 log = logging.getLogger(__name__)
 
-_GPU_TROUBLE = re.compile(r"Cuda Runtime|OutOfMemory|out of memory", re.IGNORECASE)
-"""In what TensorRT says where CUDA failed, and not the engine: the names of its error codes."""
-WAITING = "waiting: another TensorRT engine is being built on this device"
+_GPU_TROUBLE = re.compile(r"Cuda Runtime", re.IGNORECASE)
+"""In what TensorRT says where CUDA failed, and not the engine: the name of its error code."""
 
 
 class EngineSource:
@@ -44,28 +45,31 @@ class EngineSource:
         Raises:
             ModelDoesNotFit, ModelNotLoaded: there is none to be had.
             EngineNotTaken: TensorRT does not load the one of the package.
+            NoGpuMemoryToLoad: there is one, and no room for it on the GPU.
             CudaError: the GPU fails.
         """
         if self._model.engine is not None:
             return self._prebuilt()
-        cache, key = self._cache(), self._key()
+        cache, key = engine_cache_of(self._settings), self._key()
         if cache is None:
             return self._built(None, key)
         engine = self._kept(cache, key)
         if engine is not None:
             return engine
-        with cache.turn_to_build(lambda: self._model.on_progress(WAITING)):
+        with cache.turn_to_build(lambda: self._model.on_progress(WAITING, "waiting")):
             # Another worker may have built it while this one waited.
             engine = self._kept(cache, key)
             return self._built(cache, key) if engine is None else engine
+
+    def _key(self) -> EngineKey:
+        return engine_key(self._model, self._cuda, self._tensorrt.name, self._build_precision, self._settings)
 
     def _prebuilt(self) -> Any:
         # The package's hash was checked: only then may code of it be loaded.
         engine = self._load(memoryview(self._model.path.read_bytes()))
         if engine is None:
             cause = without_path(self._tensorrt.messages.cause, self._model.path)
-            if _GPU_TROUBLE.search(cause):
-                raise self._gpu_refuses(cause)
+            self._check_gpu_took_it(cause)
             raise EngineNotTaken(self._tensorrt.name, cause)
         return engine
 
@@ -77,9 +81,7 @@ class EngineSource:
         engine = self._load(content)
         if engine is None:
             cause = self._tensorrt.messages.cause
-            if _GPU_TROUBLE.search(cause):
-                # No reason to build for minutes what would not be loaded either.
-                raise self._gpu_refuses(cause)
+            self._check_gpu_took_it(cause)  # no reason to build for minutes what would not be loaded either
             cache.put_aside(key, f"{self._tensorrt.name} does not load it: {cause}")
         return engine
 
@@ -87,7 +89,8 @@ class EngineSource:
         began = time.monotonic()
         options = BuildOptions(self._build_precision, key.workspace)
         timing = b"" if cache is None else cache.timing(key)
-        built = build_engine(self._tensorrt, self._model, options, timing)
+        model = self._model if cache is not None else replace(self._model, on_progress=self._tell_as_loading)
+        built = build_engine(self._tensorrt, model, options, timing)
         seconds = time.monotonic() - began
         # A warning, because a worker's lines of less weight are not logged, and minutes went by.
         log.warning("a TensorRT engine in %s was built in %.0f s", options.precision, seconds)
@@ -106,40 +109,20 @@ class EngineSource:
                 log.warning("the TensorRT engine could not be kept: %s", error)
         return engine
 
+    def _check_gpu_took_it(self, cause: str) -> None:
+        """Raises NoGpuMemoryToLoad or ModelNotLoaded where the GPU, and not the engine, is the `cause` why it does not
+        load."""
+        failure = gpu_failure_in(cause)
+        if failure is not None and not failure.is_fatal:
+            raise NoGpuMemoryToLoad(self._tensorrt.name)
+        if _GPU_TROUBLE.search(cause):
+            raise ModelNotLoaded(self._tensorrt.name, f"the GPU does not take the engine: {cause}")
+
+    def _tell_as_loading(self, text: str, stage: Stage = "loading") -> None:
+        """Without a cache nothing keeps builds apart, so a build counts as loading: few models load at a time."""
+        self._model.on_progress(text)
+
     def _load(self, content: memoryview) -> Any:
         """None where TensorRT refuses it; its messages say why."""
         self._tensorrt.messages.forget()
         return self._runtime.deserialize_cuda_engine(content)
-
-    def _gpu_refuses(self, cause: str) -> ModelNotLoaded:
-        return ModelNotLoaded(self._tensorrt.name, f"the GPU does not take the engine; free its memory: {cause}")
-
-    def _cache(self) -> EngineCache | None:
-        if not self._settings.engine_cache:
-            return None
-        try:
-            return EngineCache(Path(self._settings.engine_cache), self._settings.engine_cache_size)
-        except EngineCacheNotUsable as refusal:
-            # A line that stands still helps nobody: it is built at every start until somebody reads this.
-            log.warning("%s Until then an engine is built at every start.", refusal)
-            return None
-
-    def _key(self) -> EngineKey:
-        gpu, model = self._cuda.gpu, self._model
-        try:
-            sha256 = model_sha256(model.path)
-        except (BadPackageFile, OSError) as error:
-            said = without_path(str(error), model.path)
-            raise ModelNotLoaded(self._tensorrt.name, f"the model cannot be read: {said}") from None
-        return EngineKey(
-            model=sha256,
-            runtime=self._tensorrt.name,
-            gpu=gpu.name,
-            compute_capability=gpu.compute_capability,
-            cuda=self._cuda.release,
-            precision=self._build_precision,
-            input_shape=model.input_shape,
-            outputs=model.outputs,
-            workspace=self._settings.engine_workspace,
-            optimization_level=OPTIMIZATION_LEVEL,
-        )

@@ -11,9 +11,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from agent.backends.base import DEVICE_NAMES, Device
+from agent.errors import DeviceNotUsable, GpuFailed, GpuMemoryFull, NoGpuMemoryToLoad
+
 _FAILURE = re.compile(r"\b(CUDA|CUBLAS|CUDNN|CUFFT|CURAND) (?:failure|error) (\d+)", re.IGNORECASE)
-_MEMORY_IS_FULL = re.compile(r"Failed to allocate memory for requested buffer|CUDNN_STATUS_ALLOC_FAILED|out of memory")
-"""ONNX Runtime's own arena says it without a number."""
+_MEMORY_IS_FULL = re.compile(
+    r"Failed to allocate memory for requested buffer|CU[A-Z]+_STATUS_\w*ALLOC\w*_FAILED|out ?of ?memory", re.IGNORECASE
+)
+"""ONNX Runtime's own arena says it without a number; cuBLAS, cuDNN and TensorRT have names of their own for it."""
 
 _DRIVER = "update the NVIDIA driver, or install the runtime for the CUDA that nvidia-smi names"
 _REASONS = {
@@ -47,6 +52,14 @@ class GpuFailure:
     is_fatal: bool
     """Whether no later call of this process gets a right answer: CUDA reports such an error for every call that
     follows, and some runtimes have been seen to answer with what was left in memory."""
+
+    def while_loading(self, device: Device, runtime: str) -> DeviceNotUsable | NoGpuMemoryToLoad:
+        """The refusal of a model that met it while it was opened."""
+        return DeviceNotUsable(DEVICE_NAMES[device], self.reason) if self.is_fatal else NoGpuMemoryToLoad(runtime)
+
+    def while_running(self) -> GpuFailed | GpuMemoryFull:
+        """The refusal of an image that met it."""
+        return GpuFailed(self.reason) if self.is_fatal else GpuMemoryFull()
 
 
 def gpu_failure_in(message: str) -> GpuFailure | None:

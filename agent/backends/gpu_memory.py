@@ -10,8 +10,6 @@ KERNELS = 256 << 20
 """Bytes that a runtime takes for kernels and work space beside a model, at least."""
 PER_MODEL_BYTE = 2
 """Weights, and once more in the layout that kernels like."""
-MEMORY_IS_FULL = "its memory is full; stop a model that is not needed"
-"""Why a model cannot be opened where its first run found no room."""
 
 
 def check_gpu_memory(cuda: CudaRuntime, model_size: int, limit: int) -> None:

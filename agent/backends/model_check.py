@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.backends.base import ModelToOpen
-from agent.errors import ModelDoesNotFit
+from agent.errors import BadPackageFile, ModelDoesNotFit, ModelNotLoaded
+from agent.packages.onnx_external_data import external_data_files, leads_outside
 
 NAMES_SHOWN = 10
 
@@ -46,6 +47,19 @@ def check_tensors(inputs: Mapping[str, InputTensor], outputs: Mapping[str, str |
         if outputs[name] is not None:
             raise ModelDoesNotFit(f"'{name}' is {outputs[name]}; a tensor of numbers can be read")
     return wanted[0] or 1
+
+
+def check_weights(model: ModelToOpen, runtime: str) -> None:
+    """Raises ModelNotLoaded where the model keeps weights outside its folder: not every runtime refuses to read them
+    (ONNX Runtime 1.23.2 reads them, 1.31.1 does not)."""
+    folder = model.path.parent
+    try:
+        locations = external_data_files(model.path)
+    except BadPackageFile as error:
+        raise ModelNotLoaded(runtime, str(error)) from None
+    for location in locations:
+        if leads_outside(location) or not (folder / location).resolve().is_relative_to(folder.resolve()):
+            raise ModelNotLoaded(runtime, "it keeps weights outside its folder")
 
 
 def _names(tensors: Iterable[str]) -> str:

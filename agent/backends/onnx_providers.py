@@ -11,7 +11,8 @@ from glob import glob
 from importlib import metadata
 from pathlib import Path
 
-from agent.backends.base import BackendSettings, Device, ModelToOpen
+from agent.backends.base import BackendSettings, Device, LowestPrecision, ModelToOpen
+from agent.backends.device_engines import OPTIMIZATION_LEVEL
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
 PROVIDERS: dict[Device, tuple[str, ...]] = {
@@ -28,8 +29,13 @@ CUDA_FOLDERS = ("/usr/local/cuda*/lib64", "/usr/local/cuda*/targets/*/lib")
 _CPU_PACKAGE, _GPU_PACKAGE = "onnxruntime", "onnxruntime-gpu"
 
 
-def provider_options(provider: str, model: ModelToOpen, settings: BackendSettings) -> dict[str, str]:
-    """Options of one provider, as ONNX Runtime spells them (its documentation of execution providers)."""
+def provider_options(
+    provider: str, model: ModelToOpen, settings: BackendSettings, engines: Path | None = None
+) -> dict[str, str]:
+    """Options of one provider, as ONNX Runtime spells them (its documentation of execution providers).
+
+    `engines`: where TensorRT's engines are kept; None: nowhere.
+    """
     if provider == CUDA:
         options = {
             # By default the arena doubles whenever it grows.
@@ -40,18 +46,31 @@ def provider_options(provider: str, model: ModelToOpen, settings: BackendSetting
         }
         return options | ({"gpu_mem_limit": str(settings.gpu_memory_limit)} if settings.gpu_memory_limit else {})
     if provider == TENSORRT:
-        return _tensorrt_options(model, settings)
+        return _tensorrt_options(model, settings, engines)
     return {}
 
 
-def _tensorrt_options(model: ModelToOpen, settings: BackendSettings) -> dict[str, str]:
+def provider_precision(model: ModelToOpen, settings: BackendSettings) -> LowestPrecision:
+    """The lowest that TensorRT's engines may use."""
+    return "fp16" if model.input_dtype == "float16" else settings.precision
+
+
+def _tensorrt_options(model: ModelToOpen, settings: BackendSettings, engines: Path | None) -> dict[str, str]:
     # Without them the engine would be built once more for every shape that comes, in the middle of a call.
     shape = model.input_shape
     shapes = {"min": shape, "opt": shape, "max": shape}
     if model.any_size:  # 64 to 4096 pixels a side, by the wire contract
         shapes |= {"min": (1, 64, 64, 3), "max": (1, 4096, 4096, 3)}
     options = {f"trt_profile_{which}_shapes": f"{model.input}:{'x'.join(map(str, shapes[which]))}" for which in shapes}
-    return options | ({"trt_max_workspace_size": str(settings.gpu_memory_limit)} if settings.gpu_memory_limit else {})
+    options |= {
+        "trt_max_workspace_size": str(settings.engine_workspace),
+        "trt_builder_optimization_level": str(OPTIMIZATION_LEVEL),
+        "trt_fp16_enable": str(int(provider_precision(model, settings) == "fp16")),
+    }
+    if engines is not None:
+        for kind in ("engine", "timing"):
+            options |= {f"trt_{kind}_cache_enable": "1", f"trt_{kind}_cache_path": str(engines)}
+    return options
 
 
 def missing_library(provider: str, folder: Path) -> str | None:

@@ -17,23 +17,27 @@ import onnxruntime
 
 from agent.backends.base import DEVICE_NAMES, BackendSettings, Device, ModelToOpen, Tensors
 from agent.backends.cuda_runtime import CudaError, CudaNotUsable, CudaRuntime, open_cuda_runtime
+from agent.backends.device_engines import engine_cache_of, engine_key
 from agent.backends.gpu_failure import gpu_failure_in
-from agent.backends.gpu_memory import MEMORY_IS_FULL, check_gpu_memory
+from agent.backends.gpu_memory import check_gpu_memory
 from agent.backends.messages import NOT_UTF8, not_loaded, without_path
-from agent.backends.model_check import InputTensor, check_tensors
+from agent.backends.model_check import InputTensor, check_tensors, check_weights
 from agent.backends.onnx_binding import BoundRuns
 from agent.backends.onnx_providers import (
     PROVIDERS,
     missing_library,
     provider_options,
+    provider_precision,
     why_not_installed,
     why_not_loaded,
 )
+from agent.backends.provider_engines import ProviderEngines
 from agent.errors import (
     DeviceNotUsable,
     GpuFailed,
     GpuMemoryFull,
     ModelNotLoaded,
+    NoGpuMemoryToLoad,
     Refusal,
 )
 
@@ -47,15 +51,42 @@ class OnnxRuntimeBackend:
     """An ONNX graph in ONNX Runtime, on the CPU or on a GPU by one of its providers."""
 
     is_lowered = False
+    device = "CPU"
 
     def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None:
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
         self._outputs = list(model.outputs)
         assert settings.device != "auto"  # chosen before (`agent.backends.opening`)
         self._on: Device = settings.device
-        self.device = "CPU" if self._on == "cpu" else _gpu_for(self._on, model, settings)
+        self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
+        check_weights(model, self.runtime)
+        if self._on == "cpu":
+            self._open(model, settings)
+            return
         try:
-            self._session = _session(model, settings, self._on)
+            cuda = _cuda_for(self._on, model, settings)
+            self.device = cuda.gpu.name
+            if self._on == "cuda":
+                self._open(model, settings)
+            else:
+                self._open_with_engines(cuda, model, settings)
+        except (CudaNotUsable, CudaError) as error:
+            raise self._gpu_not_usable(error) from None
+
+    def _open_with_engines(self, cuda: CudaRuntime, model: ModelToOpen, settings: BackendSettings) -> None:
+        self.runtime += " with TensorRT"
+        lowest = provider_precision(model, settings)
+        self.is_lowered, self.precision = lowest != self.precision, lowest
+        cache = engine_cache_of(settings)
+        if cache is None:
+            self._open(model, settings)
+            return
+        key = engine_key(model, cuda, self.runtime, lowest, settings)
+        ProviderEngines(cache, key, model).open(lambda engines: self._open(model, settings, engines))
+
+    def _open(self, model: ModelToOpen, settings: BackendSettings, engines: Path | None = None) -> None:
+        try:
+            self._session = _session(model, settings, self._on, engines)
         except Exception as error:  # its exception classes are not public
             raise self._not_loaded(error, model) from None
         wanted, got = PROVIDERS[self._on][0], self._session.get_providers()[0]
@@ -67,7 +98,6 @@ class OnnxRuntimeBackend:
             self.batch = self._check_tensors(model)
         except UnicodeDecodeError:  # ONNX Runtime does not mind, Python does
             raise ModelNotLoaded(self.runtime, NOT_UTF8) from None
-        self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
         self._bound: BoundRuns | None = None
         try:
             image = np.zeros((self.batch, *model.input_shape[1:]), model.input_dtype)
@@ -84,7 +114,7 @@ class OnnxRuntimeBackend:
             failure = None if self._on == "cpu" else gpu_failure_in(str(error))
             if failure is None:
                 raise
-            raise (GpuFailed(failure.reason) if failure.is_fatal else GpuMemoryFull()) from None
+            raise failure.while_running() from None
 
     def _run(self, inputs: Tensors) -> Tensors:
         if self._bound is not None:
@@ -96,11 +126,18 @@ class OnnxRuntimeBackend:
         if isinstance(error, GpuFailed):
             return DeviceNotUsable(DEVICE_NAMES[self._on], error.reason)
         if isinstance(error, GpuMemoryFull):
-            return DeviceNotUsable(DEVICE_NAMES[self._on], MEMORY_IS_FULL)
+            return NoGpuMemoryToLoad(self.runtime)
         failure = None if self._on == "cpu" else gpu_failure_in(str(error))
         if failure is not None:
-            return DeviceNotUsable(DEVICE_NAMES[self._on], failure.reason)
+            return failure.while_loading(self._on, self.runtime)
         return not_loaded(self.runtime, f"{what}{without_path(str(error), model.path)}")
+
+    def _gpu_not_usable(self, error: Exception) -> Refusal:
+        """What to tell of an error of the CUDA runtime before the model was opened."""
+        failure = gpu_failure_in(str(error))
+        if failure is None:
+            return DeviceNotUsable(DEVICE_NAMES[self._on], str(error))
+        return failure.while_loading(self._on, self.runtime)
 
     def _check_tensors(self, model: ModelToOpen) -> int:
         inputs = {
@@ -119,12 +156,13 @@ def provider_is_installed(device: Device) -> bool:
     return PROVIDERS[device][0] in onnxruntime.get_available_providers()
 
 
-def _gpu_for(device: Device, model: ModelToOpen, settings: BackendSettings) -> str:
-    """The name of the GPU, after looking at all that a session does not tell of.
+def _cuda_for(device: Device, model: ModelToOpen, settings: BackendSettings) -> CudaRuntime:
+    """CUDA with its GPU, after looking at all that a session does not tell of.
 
     Raises:
-        DeviceNotUsable: the provider, a library, the driver or the GPU is missing or does not fit.
+        DeviceNotUsable: the provider or a library is missing or does not fit.
         NotEnoughGpuMemory: less is free than the model will take.
+        CudaNotUsable, CudaError: CUDA's own words for it.
     """
     name = DEVICE_NAMES[device]
     if not provider_is_installed(device):
@@ -136,21 +174,17 @@ def _gpu_for(device: Device, model: ModelToOpen, settings: BackendSettings) -> s
         library = missing_library(provider, Path(onnxruntime.__file__).parent / "capi")
         if library is not None:
             raise DeviceNotUsable(name, why_not_loaded(library, getattr(onnxruntime, "cuda_version", "")))
-    try:
-        cuda: CudaRuntime = open_cuda_runtime()
-        check_gpu_memory(cuda, model.size, settings.gpu_memory_limit)
-        return cuda.gpu.name
-    except (CudaNotUsable, CudaError) as error:
-        failure = gpu_failure_in(str(error))
-        raise DeviceNotUsable(name, failure.reason if failure else str(error)) from None
+    cuda: CudaRuntime = open_cuda_runtime()
+    check_gpu_memory(cuda, model.size, settings.gpu_memory_limit)
+    return cuda
 
 
-def _session(model: ModelToOpen, settings: BackendSettings, device: Device) -> Any:
+def _session(model: ModelToOpen, settings: BackendSettings, device: Device, engines: Path | None) -> Any:
     # A path and not bytes: ONNX Runtime would keep the bytes for the session's life.
     return onnxruntime.InferenceSession(
         str(model.path),
         sess_options=_options(model, settings),
-        providers=[(provider, provider_options(provider, model, settings)) for provider in PROVIDERS[device]],
+        providers=[(provider, provider_options(provider, model, settings, engines)) for provider in PROVIDERS[device]],
         enable_fallback=0,
     )
 

@@ -23,9 +23,11 @@ from agent.errors import (
     DeviceNotUsable,
     EngineNotTaken,
     ModelNotLoaded,
+    NoDeviceHasRoom,
     NoDeviceRunsModel,
+    NoMemoryToLoad,
     NoRuntimeForPackage,
-    NotEnoughGpuMemory,
+    NotEnoughMemory,
     Refusal,
 )
 from agent.packages.manifest import OnnxModel, PackageFile
@@ -50,7 +52,8 @@ INSTALL = "install one runtime: pip install 'vision-edge-agent[cpu]'"
 NOT_TAKEN = "TensorRT does not take the package's engine, so one was built here"
 """What to remark of a model whose engine the agent's log tells of."""
 
-_ANOTHER_MAY_DO = (DeviceNotUsable, NotEnoughGpuMemory, ModelNotLoaded, NoRuntimeForPackage)
+_NO_ROOM = (NotEnoughMemory, NoMemoryToLoad)
+_ANOTHER_MAY_DO = (DeviceNotUsable, ModelNotLoaded, NoRuntimeForPackage, *_NO_ROOM)
 """Refusals that are about a device, or may be; one about the package is the same on all."""
 
 
@@ -60,8 +63,9 @@ def open_backend(
     """The backend of the first device that runs the model, and what to tell of it.
 
     Raises:
-        DeviceNotUsable, NotEnoughGpuMemory, ModelNotLoaded, NoRuntimeForPackage: the one device that was tried cannot.
-        NoDeviceRunsModel: none of those that were tried can.
+        DeviceNotUsable, ModelNotLoaded, NoRuntimeForPackage: the one device that was tried cannot.
+        NotEnoughMemory, NoMemoryToLoad: it has no room.
+        NoDeviceRunsModel, NoDeviceHasRoom: none of those that were tried can.
         ModelDoesNotFit: the model is not the one of its manifest.
     """
     refusals: dict[Device, Refusal] = {}
@@ -69,12 +73,13 @@ def open_backend(
         try:
             backend, remark = _opened(files, model_of, replace(settings, device=device), device)
         except _ANOTHER_MAY_DO as refusal:
-            refusals[device] = refusal
+            refusals[device] = _let_go(refusal)
         else:
             return backend, replace(_told(backend, settings.device, refusals), remark=remark)
     if len(refusals) == 1:
         raise next(iter(refusals.values()))
-    raise NoDeviceRunsModel({str(device): refusal for device, refusal in refusals.items()})
+    has_no_room = any(isinstance(refusal, _NO_ROOM) for refusal in refusals.values())
+    raise (NoDeviceHasRoom if has_no_room else NoDeviceRunsModel)({str(name): said for name, said in refusals.items()})
 
 
 def _opened(
@@ -136,6 +141,13 @@ def _is_installed(device: Device) -> bool:
     except ImportError:  # told when it is tried
         return False
     return installed
+
+
+def _let_go(refusal: Refusal) -> Refusal:
+    """Without where it came from: that holds a backend opened halfway, and its memory, while another device is tried
+    and for as long as that one serves."""
+    refusal.__context__ = None
+    return refusal.with_traceback(None)
 
 
 def _told(backend: Backend, wanted: WantedDevice, refusals: dict[Device, Refusal]) -> RunsOn:

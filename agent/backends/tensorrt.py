@@ -11,7 +11,7 @@ from agent.backends.base import DEVICE_NAMES, BackendSettings, ModelToOpen, Tens
 from agent.backends.cuda_runtime import CudaError, CudaNotUsable, CudaRuntime, open_cuda_runtime
 from agent.backends.engine_source import EngineSource
 from agent.backends.gpu_failure import gpu_failure_in
-from agent.backends.gpu_memory import MEMORY_IS_FULL, check_gpu_memory
+from agent.backends.gpu_memory import check_gpu_memory
 from agent.backends.messages import NOT_UTF8
 from agent.backends.model_check import InputTensor, check_tensors
 from agent.backends.tensorrt_api import DTYPES, TensorRt, load_tensorrt, no_number
@@ -22,6 +22,7 @@ from agent.errors import (
     GpuMemoryFull,
     ModelDoesNotFit,
     ModelNotLoaded,
+    NoGpuMemoryToLoad,
     NoMemoryToLoad,
 )
 
@@ -47,9 +48,11 @@ class TensorRtBackend:
             raise DeviceNotUsable(DEVICE_NAMES["tensorrt"], error.reason) from None
         except (CudaNotUsable, CudaError) as error:
             failure = gpu_failure_in(str(error))
-            raise DeviceNotUsable(DEVICE_NAMES["tensorrt"], failure.reason if failure else str(error)) from None
+            if failure is None:
+                raise DeviceNotUsable(DEVICE_NAMES["tensorrt"], str(error)) from None
+            raise failure.while_loading("tensorrt", self.runtime) from None
         except GpuMemoryFull:
-            raise DeviceNotUsable(DEVICE_NAMES["tensorrt"], MEMORY_IS_FULL) from None
+            raise NoGpuMemoryToLoad(self.runtime) from None
         except RunFailed as error:
             if model.engine is not None:  # built on a GPU that has the same number and is another
                 raise EngineNotTaken(self.runtime, f"its first run failed: {error}") from None
@@ -66,7 +69,7 @@ class TensorRtBackend:
             failure = gpu_failure_in(str(error))
             if failure is None:
                 raise
-            raise (GpuFailed(failure.reason) if failure.is_fatal else GpuMemoryFull()) from None
+            raise failure.while_running() from None
 
     def _run(self, inputs: Tensors) -> Tensors:
         """Raises CudaError, RunFailed."""
@@ -105,6 +108,9 @@ class TensorRtBackend:
         self._context = engine.create_execution_context()
         if self._context is None:
             reason = tensorrt.messages.cause
+            failure = gpu_failure_in(reason)
+            if failure is not None and not failure.is_fatal:
+                raise NoGpuMemoryToLoad(self.runtime)
             raise ModelNotLoaded(self.runtime, f"it makes no context for its engine; stop another model: {reason}")
         shape = (self.batch, *model.input_shape[1:])
         if not self._context.set_input_shape(model.input, shape):

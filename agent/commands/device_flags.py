@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from agent.settings import Settings, device_of, environment_name_of, flag_of, kind_of, read_settings
 
 if TYPE_CHECKING:
-    from agent.backends.base import BackendSettings
+    from agent.backends.base import BackendSettings, Stage
 
 FLAGS = ("device", "fallback", "gpu_memory_limit", "precision", "engine_cache", "engine_workspace")
 
@@ -51,6 +51,6 @@ def backend_settings(settings: Settings, component: str = "") -> BackendSettings
     )
 
 
-def say_progress(text: str) -> None:
+def say_progress(text: str, stage: Stage = "loading") -> None:
     """What opening a model does where it takes long: beside the output, not in it."""
     print(text, file=sys.stderr, flush=True)

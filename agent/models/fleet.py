@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 
 from agent.errors import AgentStops, ModelAlreadyStarted, ModelNotFound, Refusal
@@ -57,6 +58,8 @@ class Fleet:
         """
         with self._lock:
             is_turned_on = auto_start and not self._auto_start
+            # Whose turn it is to load was counted before the change.
+            settings = replace(settings, loading=self._settings.loading)
             self._settings, self._auto_start = settings, auto_start
             models = dict(self._models)
             for model in models.values():

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from agent.errors import BadPackage, NoMemoryToLoad, NotEnoughMemory, Refusal
+from agent.backends.base import OnProgress, Stage
+from agent.errors import BadPackage, DeviceNotUsable, NoMemoryToLoad, NotEnoughMemory, Refusal
 from agent.free_memory import available_memory
+from agent.models.loading_turn import LoadingTurn
 from agent.models.memory import needed_memory
 from agent.models.registry import Record
 from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
@@ -36,7 +38,8 @@ RECYCLING_REST = 600.0
 first image is a large one, would be replaced for ever."""
 LOADS_AT_ONCE = 8
 """Models that start at a time, of all together: a worker takes a core and some 100 MB to load, and a registry may hold
-hundreds. Updates and the next of a dead worker wait for nobody: calls wait for them."""
+hundreds. Updates and the next of a dead worker wait for nobody: calls wait for them. Engines are built one at a time on
+a device, for minutes, so a model whose engine is built, or waits for that, holds up no other."""
 LEAVING_STEP = 0.2
 """Seconds between two looks at whether a model that waits for its turn to load is still wanted."""
 BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
@@ -60,14 +63,14 @@ class ModelSettings:
     """Seconds between two looks at how much a worker has grown, and whether its weights are as they were."""
     recycling_rest: float = RECYCLING_REST
     loading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(LOADS_AT_ONCE))
-    """Shared by all models; one that starts holds it until it is loaded."""
+    """Shared by all models; one that starts holds it until it is loaded, or has an engine to build."""
 
 
 class OpenWorker(Protocol):
     """Starts a worker for the package of a record."""
 
     def __call__(
-        self, record: Record, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
+        self, record: Record, slots: int, on_progress: OnProgress, on_end: Callable[[], None]
     ) -> WorkerHandle: ...
 
 
@@ -78,8 +81,9 @@ class Reports(Protocol):
         """A worker has come on duty."""
         ...
 
-    def progresses(self, text: str) -> None:
-        """What a worker that is being opened is doing."""
+    def progresses(self, text: str, beside: str = "") -> None:
+        """What a worker that is being opened is doing; `beside`: what a model that is RUNNING meanwhile says before it,
+        where it says it at all."""
         ...
 
     def says(self, message: str) -> None:
@@ -107,6 +111,8 @@ class Keeper:
         """What the registry says, what was last opened, and what last served: a restart takes the good one."""
         self._leaving = False
         self._opening: WorkerHandle | None = None
+        self._turn: LoadingTurn | None = None
+        """None: it has not come yet."""
         self._deaths: deque[float] = deque()
         self._why = WorkerDied.UNEXPECTEDLY
         """Why the last worker ended."""
@@ -208,27 +214,44 @@ class Keeper:
     @contextmanager
     def _turn_to_load(self) -> Iterator[None]:
         """Raises WorkerDied where the keeper is to leave meanwhile."""
-        while not self._settings.loading.acquire(timeout=LEAVING_STEP):
+        places = self._settings.loading
+        while not places.acquire(timeout=LEAVING_STEP):
             self._reports.progresses("waiting until other models are loaded")
             if self._leaving:
                 raise WorkerDied
+        self._turn = LoadingTurn(places)
         try:
             yield
         finally:
-            self._settings.loading.release()
+            self._turn.give_back()
 
-    def _open_and_take_over(self, record: Record) -> None:
+    def _progresses(self, text: str, stage: Stage, beside: str) -> None:
+        if stage == "loading":
+            self._reports.progresses(text)
+            return
+        if self._turn is not None:
+            self._turn.give_back()
+        # It takes minutes: people want to know of it although another version may be serving.
+        self._reports.progresses(text, beside)
+
+    def _open_and_take_over(self, record: Record, beside: str = "") -> None:
         """Opens a worker for `record`, beside the one that may be serving, and lets it take the calls from then on.
 
+        `beside`: what people are told before the progress of an engine's build.
+
         Raises:
-            BadPackage, LoadTimedOut, NoMemoryToLoad, WorkerDied: it cannot; a worker that serves already serves on.
+            BadPackage, LoadTimedOut, NoMemoryToLoad, NotEnoughMemory, WorkerDied: it cannot; a worker that serves
+                already serves on.
         """
         began = time.monotonic()
         package = read_package(Path(record.path))
         weights = package.stamps_of_weights()
         ended = threading.Event()
         worker = self._open_worker(
-            record, self._settings.slots, self._reports.progresses, lambda: self._worker_ended(ended)
+            record,
+            self._settings.slots,
+            lambda text, stage="loading": self._progresses(text, stage, beside),
+            lambda: self._worker_ended(ended),
         )
         try:
             with self._events:
@@ -281,25 +304,26 @@ class Keeper:
                 return
         try:
             try:
-                self._open_and_take_over(self._good)
+                self._open_and_take_over(self._good, "restarting")
             except BadPackage:
                 if self._good == self._wanted:
                     raise
-                self._open_and_take_over(self._next_record())  # a deployment has replaced the package
-        # It counts as one more death, for memory that is short now may be free soon. The next event is that there is
-        # no worker.
-        except (WorkerDied, NoMemoryToLoad, OSError) as error:
+                self._open_and_take_over(self._next_record(), "restarting")  # a deployment has replaced the package
+        # It counts as one more death, for memory that is short now may be free soon, and a GPU that fails may be back.
+        # The next event is that there is no worker.
+        except (WorkerDied, DeviceNotUsable, NoMemoryToLoad, NotEnoughMemory, OSError) as error:
             log.warning("model %s: the new worker did not come up (%s)", self._component, error)
-            self._why = str(error) if isinstance(error, WorkerDied) else WorkerDied.UNEXPECTEDLY
+            self._why = WorkerDied.UNEXPECTEDLY if isinstance(error, OSError) else str(error).rstrip(".")
 
     def _update(self) -> None:
         """A new record: its worker takes over, and the old version serves on if it cannot."""
         record = self._next_record()
         before = self._served_by()
-        self._reports.says(f"{before}; loading version {record.version}")
+        loading = f"{before}; loading version {record.version}"
+        self._reports.says(loading)
         log.info("model %s: version %s is being loaded", self._component, record.version)
         try:
-            self._replace_worker(record)
+            self._replace_worker(record, loading)
         except (Refusal, WorkerDied) as error:
             if self._leaving:
                 return
@@ -326,7 +350,7 @@ class Keeper:
             log.warning("model %s: its worker has grown, and a new one does not come up (%s)", self._component, error)
             self._came_at = time.monotonic()  # not again at once
 
-    def _replace_worker(self, record: Record) -> None:
+    def _replace_worker(self, record: Record, beside: str = "") -> None:
         """A worker for `record` in place of the one on duty: beside it, or after it where memory is to be saved.
 
         Raises:
@@ -339,7 +363,7 @@ class Keeper:
             raise NotEnoughMemory(record.component, needed, available)
         if is_tight or self._settings.unload_first:
             self._post.dismiss(self._post.relieve(None))  # calls wait meanwhile
-        self._open_and_take_over(record)
+        self._open_and_take_over(record, beside)
 
     def _weights_have_changed(self) -> bool:
         if self._package is None or not self._weights:

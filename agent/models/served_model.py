@@ -308,10 +308,12 @@ class ServedModel:
             else:
                 self._message = str(served_by)
 
-    def progresses(self, text: str) -> None:
+    def progresses(self, text: str, beside: str = "") -> None:
         with self._lock:
             if self._status is ModelStatus.STARTING:
                 self._message = text
+            elif self._status is ModelStatus.RUNNING and beside:
+                self._message = f"{beside}: {text}"
 
     def says(self, message: str) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from agent.errors import BadPackageFile
 
@@ -69,6 +69,13 @@ def external_data_files(model: Path, name: str | None = None) -> frozenset[str]:
         raise BadPackageFile(name, f"it cannot be read ({error.strerror})") from None
     except (_Malformed, ValueError):  # ValueError: an empty file cannot be mapped
         raise BadPackageFile(name, "it is no ONNX model") from None
+
+
+def leads_outside(location: str) -> bool:
+    """Whether a location is no path below the model's folder, whatever lies there."""
+    path = PurePosixPath(location)
+    # "*/": ONNX Runtime's marks for an address in memory. Release 1.23 follows them in a file.
+    return path.is_absolute() or ".." in path.parts or "\\" in location or location.startswith("*/")
 
 
 def _locations(content: mmap.mmap) -> Iterator[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from agent.errors import BadPackageFile
 from agent.packages.manifest import MANIFEST_NAME, MAX_BYTES, Manifest, OnnxModel, PackageFile, SelfTestImage
 from agent.packages.manifest_reader import read_manifest
-from agent.packages.onnx_external_data import external_data_files
+from agent.packages.onnx_external_data import external_data_files, leads_outside
 
 CHUNK = 1 << 20
 """Bytes hashed at a time."""
@@ -106,11 +106,9 @@ def _check_external_data(package: Package, model: PackageFile) -> None:
     for location in sorted(external_data_files(package.path_of(model), model.path)):
         # Locations come from the model: on one line, not endless.
         shown = json.dumps(location if len(location) <= 80 else location[:77] + "...")
-        path = PurePosixPath(location)
-        # "*/": ONNX Runtime's marks for an address in memory; not every version refuses them in a file.
-        if path.is_absolute() or ".." in path.parts or "\\" in location or location.startswith("*/"):
+        if leads_outside(location):
             raise BadPackageFile(model.path, f"it keeps weights in {shown}, which is no path inside the package")
-        if str(PurePosixPath(model.path).parent / path) not in listed:
+        if str(PurePosixPath(model.path).parent / location) not in listed:
             raise BadPackageFile(model.path, f"it keeps weights in {shown}, which the manifest does not list")
 
 

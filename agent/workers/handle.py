@@ -57,8 +57,9 @@ class WorkerHandle(Protocol):
 
         Raises:
             BadPackage: the package cannot be served.
-            NoMemoryToLoad: that takes more memory than it may.
-            LoadTimedOut: it was not open within `limit` seconds, and has been killed.
+            NotEnoughMemory, NoMemoryToLoad: that takes more memory than it may, or than the GPU has free.
+            LoadTimedOut: it took more than `limit` seconds, without those it waited for another model's engine, and
+                has been killed.
             WorkerDied: the process ended.
         """
         ...

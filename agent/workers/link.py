@@ -17,7 +17,7 @@ from contextlib import suppress
 import msgspec
 
 from agent import errors
-from agent.backends.base import BackendSettings, RunsOn
+from agent.backends.base import BackendSettings, RunsOn, Stage
 from agent.images.detection import Region, StageTimes
 
 MAX_FRAME = 96 * 1024
@@ -62,6 +62,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     """Worker to parent: what it is doing while it opens."""
 
     text: str
+    stage: Stage = "loading"
 
 
 class Opened(msgspec.Struct, frozen=True, tag=True):

@@ -69,7 +69,7 @@ def main() -> None:
 def _open(order: Open, link: Link) -> TestedPipeline:
     link.send(Progress("verifying and loading the model"))
     package = read_package(Path(order.folder))
-    return open_tested(package, order.settings, lambda text: link.send(Progress(text)))
+    return open_tested(package, order.settings, lambda text, stage="loading": link.send(Progress(text, stage)))
 
 
 def _slots(descriptors: list[int]) -> list[Slot]:

@@ -225,7 +225,7 @@ def test_a_file_in_onnx_runtimes_own_format_is_refused_whatever_its_name(write, 
     (tmp_path / "own format").mkdir()
     model = write(path="own format/model.ort")
     model.path.write_bytes((tmp_path / "saved").read_bytes())
-    assert "Protobuf parsing failed" in refused(OnnxRuntimeBackend, model, ModelNotLoaded)
+    assert "it is no ONNX model" in refused(OnnxRuntimeBackend, model, ModelNotLoaded)
 
 
 def with_external_data(location):
@@ -309,6 +309,7 @@ def test_onnx_runtime_takes_the_threads_it_is_given_and_lets_them_sleep(write, t
     options = opened._session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.load_model_format") == "ONNX"
 
 
 def test_onnx_runtime_does_not_fall_back_to_another_provider(write):

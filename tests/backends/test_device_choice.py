@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from agent import errors
-from agent.backends import onnx_runtime, opening
+from agent.backends import gpu_memory, onnx_runtime, opening
 from agent.backends.base import BackendSettings, RunsOn, WantedDevice
 from agent.backends.opening import devices_to_try
 from agent.backends.tensorrt_api import MODULES
@@ -24,15 +28,19 @@ from agent.errors import (
     GpuFailed,
     GpuMemoryFull,
     ModelDoesNotFit,
+    NoDeviceHasRoom,
     NoDeviceRunsModel,
+    NoGpuMemoryToLoad,
+    NoMemoryToLoad,
     Refusal,
 )
 from agent.packages.package import read_package
 from agent.pipeline import Pipeline
 from agent.settings import DEVICES, Settings, device_of
+from tests.support.fake_tensorrt import FakeTensorRt
 from tests.support.packages import HEIGHT, WIDTH, changed, darkness_model, grey, make_package
 from tests.support.pretended_gpu import GPU, SURROUNDINGS, pretend
-from tests.support.wrong_devices import CASES, Case
+from tests.support.wrong_devices import CASES, WITH_TENSORRT, Case
 
 CUDA_ALONE = BackendSettings(device="cuda")
 
@@ -70,6 +78,23 @@ def settings_of(case: Case) -> BackendSettings:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_device_runs_the_model_or_says_why_not(case: Case, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(case.installed, monkeypatch.setattr)
+    comes_out_as_told(case, package)
+
+
+@pytest.mark.parametrize("case", WITH_TENSORRT, ids=str)
+def test_a_device_with_tensorrt_runs_the_model_or_says_why_not(
+    case: Case, package: Path, fake_tensorrt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(case.installed, monkeypatch.setattr)
+    monkeypatch.setattr(opening, "find_spec", lambda name: object())
+    if case.installed == "no GPU":
+        fake_tensorrt.cuda.has_gpus(0)
+    if case.installed == "memory full":  # of a Jetson, which shares it
+        monkeypatch.setattr(gpu_memory, "available_memory", lambda: 100 << 20)
+    comes_out_as_told(case, package)
+
+
+def comes_out_as_told(case: Case, package: Path) -> None:
     settings = settings_of(case)
     if case.runs_on is None:
         with pytest.raises(BadPackage if case.installed != "memory full" else Refusal) as refusal:
@@ -80,6 +105,7 @@ def test_a_device_runs_the_model_or_says_why_not(case: Case, package: Path, monk
         pipeline.self_test()
         runs_on, said = pipeline.runs_on, str(pipeline.runs_on)
         assert runs_on.device == case.runs_on
+        assert runs_on.runtime.startswith(case.by)
         assert runs_on.instead_of == (devices_to_try(settings)[0] if case.says else "")
         assert runs_on.wanted == case.device
         assert bool(runs_on.refused_as) is bool(case.says)
@@ -96,6 +122,63 @@ def test_every_kind_of_surroundings_is_tried() -> None:
 def test_the_devices_of_the_settings_are_those_of_the_backends() -> None:
     assert {word for words in get_args(WantedDevice) for word in get_args(words)} == set(DEVICES)
     assert set(opening.RUNTIME_OF) == set(DEVICES) - {"auto"}
+
+
+def test_memory_that_is_short_for_the_first_device_does_not_fail_the_model(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU's runtime takes more of the processor's memory too."""
+    pretend("working", monkeypatch.setattr)
+    session = onnxruntime.InferenceSession
+
+    def short_of_memory(*arguments: object, providers: list[tuple[str, object]], **others: object) -> object:
+        if providers[0][0] == "CUDAExecutionProvider":
+            raise MemoryError("std::bad_alloc")
+        return session(*arguments, providers=providers, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", short_of_memory)
+    with pytest.raises(NoMemoryToLoad):
+        Pipeline(read_package(package), CUDA_ALONE)
+    runs_on = Pipeline(read_package(package), replace(CUDA_ALONE, allows_fallback=True)).runs_on
+    assert (runs_on.device, runs_on.instead_of) == ("CPU", "cuda")
+    assert "it needs more memory than is free on this device" in runs_on.because
+
+
+def test_where_no_device_has_room_it_is_told_as_a_want_of_memory(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a restart is tried again, and the model not given up."""
+    pretend("memory full", monkeypatch.setattr)
+
+    def short_of_memory(*arguments: object, **others: object) -> object:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", short_of_memory)
+    with pytest.raises(NoDeviceHasRoom, match=r"^\[cuda\] The model needs about .*\[cpu\] ONNX Runtime .* more memory"):
+        Pipeline(read_package(package), replace(CUDA_ALONE, allows_fallback=True))
+
+
+def test_a_device_that_fails_halfway_holds_nothing_while_another_serves(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("no kernels", monkeypatch.setattr)
+    sessions = []
+    session = onnx_runtime._session
+
+    def watched(*arguments: Any) -> Any:
+        opened = session(*arguments)
+        sessions.append(weakref.ref(opened))
+        return opened
+
+    monkeypatch.setattr(onnx_runtime, "_session", watched)
+    gc.collect()
+    gc.disable()  # a garbage collector comes when it comes
+    try:
+        pipeline = Pipeline(read_package(package), replace(CUDA_ALONE, allows_fallback=True))
+        assert [reference() is not None for reference in sessions] == [False, True]
+        assert pipeline.runs_on.device == "CPU"
+    finally:
+        gc.enable()
 
 
 # --- which devices are tried
@@ -214,6 +297,27 @@ def test_buffers_of_runs_at_once_do_not_mix(package: Path, monkeypatch: pytest.M
     assert 1 <= len(pipeline._backend._bound._idle) <= 4  # type: ignore[union-attr]
 
 
+def test_a_run_copies_its_image_once_into_a_buffer_that_is_there(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("working", monkeypatch.setattr)
+    values, history = onnxruntime.OrtValue, []
+
+    def made(*arguments: Any) -> Any:
+        history.append("buffer")
+        buffer = values.ortvalue_from_shape_and_type(*arguments)
+        update = buffer.update_inplace
+        buffer.update_inplace = lambda image: history.append("copy") or update(image)
+        return buffer
+
+    monkeypatch.setattr(onnxruntime, "OrtValue", SimpleNamespace(ortvalue_from_shape_and_type=made))
+    pipeline = Pipeline(read_package(package), CUDA_ALONE)
+    assert history == ["buffer", "copy"]  # the warm-up's
+    for value in (51, 102):
+        assert pipeline.detect(grey(value)).score == pytest.approx(1 - value / 255, abs=1e-4)
+    assert history == ["buffer", "copy", "copy", "copy"]
+
+
 def test_a_part_of_an_image_goes_to_the_gpu_as_it_is(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend("working", monkeypatch.setattr)
     backend = Pipeline(read_package(package), CUDA_ALONE)._backend
@@ -232,7 +336,7 @@ def test_full_gpu_memory_refuses_a_call_and_no_more(package: Path, monkeypatch: 
         with pytest.raises(GpuMemoryFull, match=r"^The GPU's memory is full; "):
             pipeline.detect(grey(51))
         full.setattr(onnx_runtime, "BoundRuns", lambda *others: Raises(RuntimeError(message)))
-        with pytest.raises(DeviceNotUsable, match=r"CUDA cannot be used here: its memory is full; stop a model"):
+        with pytest.raises(NoGpuMemoryToLoad, match=r"could not load the model: the GPU's memory is full\. Stop a"):
             Pipeline(read_package(package), CUDA_ALONE)
     assert pipeline.detect(grey(51)).score == pytest.approx(0.8, abs=1e-4)
 

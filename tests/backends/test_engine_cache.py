@@ -164,6 +164,28 @@ def test_a_thousand_power_cuts_leave_nothing_torn_to_be_served(cache, tmp_path):
     assert outcomes["none"] > 900
 
 
+def test_a_thousand_power_cuts_leave_no_torn_folder_to_be_served(cache):
+    folder, chance = cache.empty_folder(KEY), random.Random(7)
+    for name in ("a.engine", "b.engine"):
+        (folder / name).write_bytes(ENGINE)
+    cache.keep_folder(KEY, "bottle", 12.5)
+    assert cache.has_folder(KEY)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    served = 0
+    for _ in range(1000):
+        torn = chance.choice(list(whole))
+        content = bytearray(whole[torn][: chance.randint(0, len(whole[torn]))])
+        begin = chance.randint(0, len(content)) // 512 * 512
+        content[begin : begin + 512] = bytes(len(content[begin : begin + 512]))
+        (folder / torn).write_bytes(content)
+        if cache.has_folder(KEY):
+            assert content == whole[torn]
+            served += 1
+        (folder / torn).write_bytes(whole[torn])
+    assert cache.has_folder(KEY)
+    assert served < 100
+
+
 def test_an_engine_under_the_name_of_another_is_not_served(cache, tmp_path):
     store(cache, other(compute_capability="8.9"))
     file_of(tmp_path, other(compute_capability="8.9")).rename(file_of(tmp_path))

@@ -27,6 +27,9 @@ FULL = [
     "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : BFCArena::AllocateRawInternal(size_t, bool) Failed to allocate "
     "memory for requested buffer of size 4096",
     "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0",
+    "CUDNN failure 4003: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0",
+    "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; hostname=h ; file=/x.cc",
+    "IExecutionContext: Error Code 2: OutOfMemory (Requested size was 123 bytes.)",
 ]
 
 

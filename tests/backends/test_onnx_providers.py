@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.backends import onnx_providers
-from agent.backends.base import BackendSettings, ModelToOpen
+from agent.backends.base import BackendSettings, LowestPrecision, ModelToOpen
 from agent.backends.onnx_providers import CPU, CUDA, TENSORRT, missing_library, provider_options, why_not_loaded
 
 
@@ -20,7 +20,7 @@ def model(**fields: object) -> ModelToOpen:
 
 def test_tensorrt_gets_the_shape_that_will_come_so_that_no_call_builds_an_engine() -> None:
     options = provider_options(TENSORRT, model(), BackendSettings())
-    assert options == {f"trt_profile_{which}_shapes": "image:1x3x256x320" for which in ("min", "opt", "max")}
+    assert {options[f"trt_profile_{which}_shapes"] for which in ("min", "opt", "max")} == {"image:1x3x256x320"}
 
 
 def test_tensorrt_gets_the_range_of_shapes_where_any_size_may_come() -> None:
@@ -30,11 +30,35 @@ def test_tensorrt_gets_the_range_of_shapes_where_any_size_may_come() -> None:
     assert options["trt_profile_max_shapes"] == "image:1x4096x4096x3"
 
 
-def test_a_memory_limit_goes_to_both_and_the_cpu_has_no_options() -> None:
+def test_a_memory_limit_goes_to_cuda_and_the_cpu_has_no_options() -> None:
     limited = BackendSettings(gpu_memory_limit=1 << 30)
     assert provider_options(CUDA, model(), limited)["gpu_mem_limit"] == str(1 << 30)
-    assert provider_options(TENSORRT, model(), limited)["trt_max_workspace_size"] == str(1 << 30)
     assert provider_options(CPU, model(), limited) == {}
+
+
+def test_tensorrt_builds_with_the_workspace_of_the_settings_and_keeps_engines_where_it_is_told() -> None:
+    options = provider_options(TENSORRT, model(), BackendSettings(engine_workspace=1 << 28), Path("/engines/a"))
+    assert {name: value for name, value in options.items() if "profile" not in name} == {
+        "trt_max_workspace_size": str(1 << 28),
+        "trt_builder_optimization_level": "3",
+        "trt_fp16_enable": "1",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": "/engines/a",
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": "/engines/a",
+    }
+    assert not any("cache" in name for name in provider_options(TENSORRT, model(), BackendSettings()))
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "expected"),
+    [("fp16", "float32", "1"), ("fp32", "float32", "0"), ("fp32", "float16", "1"), ("fp16", "uint8", "1")],
+)
+def test_tensorrt_may_use_half_precision_where_the_settings_or_the_graph_do(
+    precision: LowestPrecision, dtype: str, expected: str
+) -> None:
+    options = provider_options(TENSORRT, model(input_dtype=dtype), BackendSettings(precision=precision))
+    assert options["trt_fp16_enable"] == expected
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from agent.errors import (
     GpuMemoryFull,
     ModelDoesNotFit,
     ModelNotLoaded,
+    NoGpuMemoryToLoad,
     NoMemoryToLoad,
     NoRuntimeForPackage,
 )
@@ -103,10 +104,11 @@ def test_what_nobody_reads_is_not_computed(trt, model, settings):
 
 def test_progress_is_told_while_it_is_built_and_not_when_it_is_loaded(trt, model, settings):
     said = []
-    TensorRtBackend(replace(model, on_progress=said.append), settings)
-    assert said[0] == "building a TensorRT engine in fp16: this takes minutes, once"
+    watched = replace(model, on_progress=lambda *told: said.append(told))
+    TensorRtBackend(watched, settings)
+    assert said[0] == ("building a TensorRT engine in fp16: this takes minutes, once", "building")
     said.clear()
-    TensorRtBackend(replace(model, on_progress=said.append), settings)
+    TensorRtBackend(watched, settings)
     assert said == []
 
 
@@ -114,7 +116,7 @@ def test_a_tensorrt_that_tells_of_no_progress_builds_all_the_same(gpu_without_te
     trt = FakeTensorRt(gpu_without_tensorrt, "8.6.2", tells_progress=False)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     said = []
-    backend = TensorRtBackend(replace(model, on_progress=said.append), settings)
+    backend = TensorRtBackend(replace(model, on_progress=lambda text, stage: said.append(text)), settings)
     assert said == ["building a TensorRT engine in fp16: this takes minutes, once"]
     assert backend.run({"image": grey(51)[None]})["score"].tolist() == pytest.approx([0.8])
 
@@ -128,8 +130,8 @@ def test_timings_of_one_build_serve_the_next(trt, model, settings):
 def test_who_waits_for_another_build_says_so_and_loads_what_was_built(trt, model, settings):
     waits, said, opened = threading.Event(), [], []
 
-    def tell(text):
-        said.append(text)
+    def tell(text, stage):
+        said.append((text, stage))
         waits.set()
 
     waiting = threading.Thread(
@@ -139,7 +141,7 @@ def test_who_waits_for_another_build_says_so_and_loads_what_was_built(trt, model
         waiting.start()
         assert waits.wait(30)
         (finished,) = said
-        assert finished == "waiting: another TensorRT engine is being built on this device"
+        assert finished == ("waiting: another TensorRT engine is being built on this device", "waiting")
         # The other one's engine: here without the lock, which is held.
         others = replace(settings, engine_cache=settings.engine_cache + "-of-another")
         TensorRtBackend(model, others)
@@ -196,7 +198,9 @@ def test_an_engine_that_tensorrt_refuses_is_put_aside_and_built_again_once(trt, 
 def test_a_gpu_that_is_full_is_no_reason_to_build_again(trt, model, settings, said):
     TensorRtBackend(model, settings)
     trt.gpu_trouble = said
-    assert f"the GPU does not take the engine; free its memory: {said}" in refusal(model, settings)
+    assert "the GPU's memory is full" in refusal(model, settings, NoGpuMemoryToLoad)
+    trt.gpu_trouble = "Error Code 1: Cuda Runtime (unspecified launch failure)"
+    assert f"the GPU does not take the engine: {trt.gpu_trouble}" in refusal(model, settings)
     trt.gpu_trouble = ""
     TensorRtBackend(model, settings)
     assert len(trt.builds) == 1
@@ -240,10 +244,14 @@ def test_a_full_disk_costs_the_next_start_a_build_and_nothing_else(trt, model, s
     assert "could not be kept: [Errno 28] No space left on device" in caplog.text
 
 
-def test_without_a_cache_nothing_is_kept(trt, model):
-    TensorRtBackend(model, BackendSettings())
-    TensorRtBackend(model, BackendSettings())
+def test_without_a_cache_nothing_is_kept_and_builds_count_as_loading(trt, model):
+    """Nothing else would keep them apart."""
+    stages = []
+    watched = replace(model, on_progress=lambda text, stage="loading": stages.append(stage))
+    TensorRtBackend(watched, BackendSettings())
+    TensorRtBackend(watched, BackendSettings())
     assert len(trt.builds) == 2
+    assert set(stages) == {"loading"}
 
 
 # --- precision
@@ -328,7 +336,7 @@ def test_full_gpu_memory_refuses_a_call_and_no_more(trt, model, settings, fake_c
 
 def test_a_first_run_without_room_on_the_gpu_is_told(trt, model, settings, fake_cuda):
     fake_cuda.fail("cudaStreamSynchronize", 2)
-    assert "its memory is full; stop a model" in refusal(model, settings, DeviceNotUsable)
+    assert "could not load the model: the GPU's memory is full. Stop" in refusal(model, settings, NoGpuMemoryToLoad)
 
 
 # --- refusals
@@ -370,8 +378,8 @@ def test_images_of_any_size_are_not_for_an_engine(trt, model, settings):
 
 def test_a_gpu_without_enough_memory_is_told_and_nothing_stays_behind(trt, model, settings, fake_cuda):
     fake_cuda.fail("cudaMalloc", 2)
-    said = refusal(model, settings, DeviceNotUsable)
-    assert said.startswith("TensorRT cannot be used here: the GPU's memory is full; stop a model")
+    said = refusal(model, settings, NoGpuMemoryToLoad)
+    assert said.startswith("TensorRT 10.3.0 could not load the model: the GPU's memory is full. Stop a model")
     gc.collect()
     assert fake_cuda.blocks == 0
 
@@ -464,9 +472,9 @@ def test_an_engine_of_the_package_that_does_not_run_is_told_apart_from_a_model_t
     assert "its first run failed" in refusal(prebuilt(), settings, EngineNotTaken)
 
 
-def test_a_full_gpu_is_no_fault_of_the_package_s_engine(trt, prebuilt, settings):
+def test_a_full_gpu_is_no_fault_of_the_packages_engine(trt, prebuilt, settings):
     trt.gpu_trouble = "IRuntime::deserializeCudaEngine: Error Code 2: OutOfMemory"
-    assert "the GPU does not take the engine; free its memory" in refusal(prebuilt(), settings)
+    assert "the GPU's memory is full" in refusal(prebuilt(), settings, NoGpuMemoryToLoad)
 
 
 def test_an_engine_for_another_size_of_image_is_refused(prebuilt, settings):

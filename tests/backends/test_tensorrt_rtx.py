@@ -111,7 +111,7 @@ def test_what_cannot_be_read_says_why_and_what_to_do(build, write, model, expect
 def test_what_does_not_fit_is_refused_before_it_is_built(build, write):
     said = []
     with pytest.raises(ModelDoesNotFit, match="'image' is uint8; the manifest gives float32"):
-        build(write(darkness_model(), input_dtype="float32", on_progress=said.append))
+        build(write(darkness_model(), input_dtype="float32", on_progress=lambda text, stage: said.append(text)))
     assert said == []
 
 
@@ -121,7 +121,7 @@ def test_its_phases_become_percents_that_only_rise(trt, write, monkeypatch):
         "agent.backends.engine_builder.BuildProgress",
         lambda tell, what: BuildProgress(tell, what, lambda: next(seconds)),
     )
-    build_engine(trt, write(darkness_model(), on_progress=told.append), OPTIONS, b"")
+    build_engine(trt, write(darkness_model(), on_progress=lambda text, stage: told.append(text)), OPTIONS, b"")
     percents = [int(text.partition(": ")[2].partition(" %")[0]) for text in told[1:]]
     assert percents == sorted(percents)
     assert percents[0] < 20
@@ -134,7 +134,7 @@ def test_a_build_that_nobody_waits_for_any_more_ends(build, write, monkeypatch):
     monkeypatch.setattr("agent.backends.build_progress.STEP", 0.0)
     told = []
 
-    def tell(text):
+    def tell(text, stage):
         told.append(text)
         if len(told) > 1:
             raise BrokenPipeError

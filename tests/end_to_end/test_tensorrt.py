@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.models.keeper import LOADS_AT_ONCE
 from agent.wire import edge_agent_pb2 as wire
 from tests.support.agent_process import AgentProcess, describe, detect, inline_request, names, status, wait_for
 from tests.support.packages import grey, make_package
@@ -26,8 +27,8 @@ def gate(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def agent_on(cuda: Path, cache: Path, gate: Path | None = None) -> Iterator[AgentProcess]:
-    flags = ("--device", "tensorrt", "--engine-cache", str(cache))
+def agent_on(cuda: Path, cache: Path, gate: Path | None = None, *more: str) -> Iterator[AgentProcess]:
+    flags = ("--device", "tensorrt", "--engine-cache", str(cache), *more)
     with AgentProcess(*flags, environment=pretended_tensorrt(cuda, gate)) as agent:
         yield agent
 
@@ -84,6 +85,34 @@ def test_a_worker_that_is_killed_in_a_build_leaves_nothing_and_the_next_one_buil
         wait_for("the build", lambda: "building a TensorRT engine" in message(agent, "front"))
         gate.open("w").close()
         wait_for("it to run", lambda: is_running(agent, "front"))
+
+
+def test_waiting_for_the_engine_of_another_model_takes_none_of_the_time_a_model_has(
+    fake_cuda_library: Path, tmp_path: Path, gate: Path
+) -> None:
+    package = make_package(tmp_path / "package")
+    with agent_on(fake_cuda_library, tmp_path / "engines", gate, "--load-time-limit", "4") as agent:
+        start(agent, "front", package)
+        wait_for("the build", lambda: "building a TensorRT engine in fp16" in message(agent, "front"))
+        start(agent, "back", package)
+        wait_for("its end", lambda: status(agent.stub(), "front") == wire.FAILED)
+        assert "was not ready within 4 s" in message(agent, "front")
+        wait_for("its turn", lambda: "building a TensorRT engine in fp16" in message(agent, "back"))
+        gate.open("w").close()
+        wait_for("it to run", lambda: is_running(agent, "back"))
+
+
+def test_models_load_while_more_engines_than_may_load_at_a_time_are_waited_for(
+    fake_cuda_library: Path, tmp_path: Path, gate: Path
+) -> None:
+    package = make_package(tmp_path / "package")
+    with agent_on(fake_cuda_library, tmp_path / "engines", gate, "--model-devices", "other=cpu") as agent:
+        fronts = [f"front-{number}" for number in range(LOADS_AT_ONCE)]
+        for front in fronts:
+            start(agent, front, package)
+        start(agent, "other", package)
+        wait_for("it to run", lambda: is_running(agent, "other"))
+        assert {status(agent.stub(), front) for front in fronts} == {wire.STARTING}
 
 
 def test_fp16_that_deviates_is_told_of_the_model_that_serves(fake_cuda_library: Path, tmp_path: Path) -> None:

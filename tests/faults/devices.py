@@ -90,8 +90,10 @@ def missing_devices(run: Run) -> None:
 
 def outcome_of(case: Case, folder: Path) -> str:
     """Starts a model in an agent on the device that the case tells of."""
-    flags = ("--model-devices", f"{VICTIM}={case.device}", "--fallback", case.fallback)
-    agent = AgentProcess(*flags, environment=pretended_gpu(case.installed))
+    devices = ("--model-devices", f"{VICTIM}={case.device}", "--fallback", case.fallback)
+    agent = AgentProcess(
+        *devices, "--engine-cache", str(folder.with_suffix(".engines")), environment=pretended_gpu(case.installed)
+    )
     agent.register(VICTIM, make_package(folder, task="classification"))
     with agent:
         stub = agent.stub()
@@ -103,6 +105,6 @@ def outcome_of(case: Case, folder: Path) -> str:
             assert status(stub, VICTIM) == wire.FAILED, message
             return "FAILED with a sentence"
         assert status(stub, VICTIM) == wire.RUNNING, message
-        assert f" on {case.runs_on}" in message, message
+        assert f" on {case.runs_on}" in message and case.by in message, message
         assert tells(detect(stub, numbered(VICTIM, NUMBER)), NUMBER)
         return "stands in for another" if case.says else "as asked for"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -126,3 +127,21 @@ def test_a_model_that_starts_again_goes_by_the_changed_settings(bench: Bench) ->
     model.start()
     becomes(model, RUNNING)
     assert bench.workers.number(1).load_limit == 7.0
+
+
+def test_models_load_one_after_another_as_before_whatever_is_changed_meanwhile(bench: Bench) -> None:
+    settings = replace(SETTINGS, loading=threading.Semaphore(1))
+    fleet = Fleet(bench.workers, settings)
+    gate = bench.gate()
+    bench.workers.next.append(Plan(may_open=gate))
+    try:
+        fleet.apply({name: bench.record(component=name) for name in ("first", "second")})
+        fleet.start("first")
+        bench.workers.number(0)
+        fleet.use_settings(replace(SETTINGS, queue_length=1), auto_start=False)
+        fleet.start("second")
+        eventually("it to wait", lambda: fleet.describe("second").message == "waiting until other models are loaded")
+        gate.set()
+        eventually("both", lambda: all(model.status is RUNNING for model in fleet.list()))
+    finally:
+        fleet.close()

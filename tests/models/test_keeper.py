@@ -11,14 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.base import BackendSettings
+from agent.backends.base import BackendSettings, OnProgress, Stage
 from agent.errors import (
     BadManifest,
     CallerGone,
+    DeviceNotUsable,
     ImageRefused,
     ModelCrashed,
     ModelNotLoaded,
     ModelNotRunning,
+    NoGpuMemoryToLoad,
+    NoMemoryToLoad,
+    NotEnoughGpuMemory,
+    Refusal,
 )
 from agent.images.detection import Detection
 from agent.models.admission import Caller
@@ -633,6 +638,97 @@ def test_models_that_start_wait_while_as_many_as_may_are_loading(bench: Bench) -
     assert len(bench.workers.opened) == 2
 
 
+@pytest.mark.parametrize("stage", ["building", "waiting"])
+def test_models_load_while_the_engine_of_another_is_built_or_waited_for(bench: Bench, stage: Stage) -> None:
+    settings = replace(SETTINGS, loading=threading.Semaphore(1))
+    gate = bench.gate()
+    bench.workers.next.append(Plan(progress=("building",), stage=stage, may_open=gate))
+    first, second, third = (bench.model(settings=settings) for _ in range(3))
+    first.start()
+    says(first, "building")
+    second.start()
+    becomes(second, RUNNING)
+    gate.set()
+    becomes(first, RUNNING)
+
+    # Its turn was given back once, and not twice: still one at a time.
+    held = bench.gate()
+    bench.workers.next.append(Plan(may_open=held))
+    third.start()
+    bench.workers.number(2)
+    assert not settings.loading.acquire(blocking=False)
+    held.set()
+    becomes(third, RUNNING)
+
+
+def test_an_engine_that_is_built_for_a_restart_or_an_update_is_told_of(bench: Bench) -> None:
+    model = bench.running()
+    gate = bench.gate()
+    building = Plan(progress=("building a TensorRT engine in fp16: 42 % after 80 s",), stage="building", may_open=gate)
+    bench.workers.next.append(building)
+    bench.workers.number(0).die()
+    says(model, "restarting: building a TensorRT engine in fp16: 42 % after 80 s")
+    gate.set()
+    says(model, "version 1.0.0, fake runtime of 1 on CPU")
+
+    gate = bench.gate()
+    bench.workers.next.append(replace(building, may_open=gate))
+    model.use(bench.record("2"))
+    said = "version 1.0.0, fake runtime of 1 on CPU; loading version 2.0.0: building a TensorRT engine in fp16: 42 %"
+    says(model, f"{said} after 80 s")
+    assert model.detect(image_request(), Caller()).detection is NORMAL
+    gate.set()
+    says(model, "version 2.0.0, fake runtime of 2 on CPU")
+
+
+def test_turns_to_load_outlast_a_change_of_the_settings(bench: Bench) -> None:
+    settings = replace(SETTINGS, loading=threading.Semaphore(1))
+    gate = bench.gate()
+    bench.workers.next.append(Plan(may_open=gate))
+    model = bench.model(settings=settings)
+    model.start()
+    bench.workers.number(0)
+    changed_settings = replace(SETTINGS, loading=threading.Semaphore(1))
+    model.use_settings(changed_settings)
+    gate.set()
+    becomes(model, RUNNING)
+    assert settings.loading.acquire(blocking=False)
+    assert changed_settings.loading.acquire(blocking=False)
+    assert not changed_settings.loading.acquire(blocking=False)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NotEnoughGpuMemory(600 << 20, 310 << 20),
+        NoGpuMemoryToLoad("TensorRT 10.3.0"),
+        NoMemoryToLoad("ONNX Runtime 1.31.1"),
+        DeviceNotUsable("CUDA", "CUDA failure 802; restart the model, and the device if it comes again"),
+    ],
+)
+def test_a_restart_that_finds_too_little_memory_or_no_gpu_says_so_and_is_tried_again(
+    bench: Bench, refusal: Refusal
+) -> None:
+    model = bench.running()
+    gate = bench.gate()
+    bench.workers.next.extend([Plan(refuses_to_open=refusal), Plan(may_open=gate)])
+    bench.workers.number(0).die()
+    says(model, f"restarting: {str(refusal).rstrip('.')}")
+    assert model.describe().status is RUNNING
+    gate.set()
+    assert model.detect(image_request(), Caller()).detection is NORMAL
+
+
+def test_memory_that_stays_short_fails_the_model_with_the_reason(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.models.keeper.BACK_OFF", (0.0,))
+    model = bench.running()
+    bench.workers.plan = Plan(refuses_to_open=NotEnoughGpuMemory(600 << 20, 310 << 20))
+    bench.workers.number(0).die()
+    becomes(model, FAILED)
+    said = model.describe().message
+    assert "at last: The model needs about 600 MiB of GPU memory, and 310 MiB may be taken. Stop a model" in said
+
+
 def test_a_dead_worker_is_replaced_whatever_else_is_loading(bench: Bench) -> None:
     settings = replace(SETTINGS, loading=threading.Semaphore(1))
     gate = bench.gate()
@@ -661,9 +757,7 @@ def test_a_real_worker_that_grows_is_replaced_without_a_failed_call(tmp_path: Pa
     settings = replace(WATCHFUL, worker_growth=8 << 20, recycling_rest=0.0)
     opened: list[WorkerProcess] = []
 
-    def open_worker(
-        record: Record, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
-    ) -> WorkerProcess:
+    def open_worker(record: Record, slots: int, on_progress: OnProgress, on_end: Callable[[], None]) -> WorkerProcess:
         opened.append(WorkerProcess(Path(record.path), BackendSettings(), slots, on_progress, on_end, 1 << 30))
         return opened[-1]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+from onnxruntime import InferenceSession
 
 from tests.support.fake_cuda import FakeCuda
 
@@ -345,7 +345,7 @@ class Context:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._fake = engine, engine.fake
-        self._session = onnxruntime.InferenceSession(engine.model.SerializeToString())
+        self._session = InferenceSession(engine.model.SerializeToString())
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
 

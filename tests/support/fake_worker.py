@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.backends.base import RunsOn
+from agent.backends.base import OnProgress, RunsOn, Stage
 from agent.errors import LoadTimedOut
 from agent.images.bitmap import BitmapLayout
 from agent.images.detection import Detection
@@ -55,6 +55,8 @@ class Plan:
     refuses_to_open: Exception | None = None
     dies_while_opening: bool = False
     progress: tuple[str, ...] = ()
+    stage: Stage = "loading"
+    """Of what it tells while it opens."""
     may_open: threading.Event | None = None
     may_answer: threading.Event | None = None
     refuses_calls: Exception | None = None
@@ -69,7 +71,7 @@ class FakeWorker:
     why_ended = WorkerDied.UNEXPECTEDLY
 
     def __init__(
-        self, folder: Path, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None], plan: Plan
+        self, folder: Path, slots: int, on_progress: OnProgress, on_end: Callable[[], None], plan: Plan
     ) -> None:
         self.folder, self.slots, self.plan = folder, slots, plan
         self.opening, self.is_open, self.ended, self.closed = (threading.Event() for _ in range(4))
@@ -99,7 +101,7 @@ class FakeWorker:
     def wait_until_open(self, limit: float) -> RunsOn:
         self.load_limit = limit
         for text in self.plan.progress:
-            self._on_progress(text)
+            self._on_progress(text, self.plan.stage)
         self.opening.set()
         if not self._wait_for(self.plan.may_open, limit):
             self._end()
@@ -203,9 +205,7 @@ class FakeWorkers:
         self.opened: list[FakeWorker] = []
         self._changed = threading.Condition()
 
-    def __call__(
-        self, record: Record, slots: int, on_progress: Callable[[str], None], on_end: Callable[[], None]
-    ) -> FakeWorker:
+    def __call__(self, record: Record, slots: int, on_progress: OnProgress, on_end: Callable[[], None]) -> FakeWorker:
         folder = Path(record.path)
         with self._changed:
             plan = self.next.popleft() if self.next else self.of_package.get(folder.name, self.plan)

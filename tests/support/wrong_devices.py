@@ -19,6 +19,8 @@ class Case:
     """What the model runs on; None: it is FAILED."""
     says: str = ""
     """Part of the status message: why not on the device, and what to do."""
+    by: str = "ONNX Runtime"
+    """What the name of the runtime begins with."""
 
     def __str__(self) -> str:
         return f"{self.device}, {self.fallback}, {self.installed}"
@@ -42,8 +44,22 @@ CASES = [
     Case("cuda", "auto", "silent fallback", None, "took CPUExecutionProvider"),
     Case("cuda", "auto", "memory full", None, "MiB of GPU memory, and 100 MiB may be taken. Stop a model"),
     Case("cuda", "allow", "memory full", "CPU", "MiB of GPU memory, and 100 MiB may be taken. Stop a model"),
+    Case("onnxruntime-tensorrt", "auto", "with TensorRT", GPU),
     Case("onnxruntime-tensorrt", "auto", "working", None, "this ONNX Runtime was made without TensorRT; choose cuda"),
     Case("onnxruntime-tensorrt", "allow", "working", GPU, "this ONNX Runtime was made without TensorRT; choose cuda"),
     Case("tensorrt", "auto", "CPU package", None, "is not installed; on a Jetson it comes with JetPack"),
     Case("tensorrt", "allow", "working", GPU, "is not installed; on a Jetson it comes with JetPack"),
 ]
+
+WITH_TENSORRT = [
+    Case("auto", "auto", "working", "Fake GPU", by="TensorRT 10.3.0"),
+    Case("tensorrt", "auto", "CPU package", "Fake GPU", by="TensorRT 10.3.0"),
+    Case("cpu", "auto", "working", "CPU"),
+    Case("cuda", "auto", "working", GPU),
+    Case("tensorrt", "auto", "no GPU", None, "CUDA finds no GPU; check nvidia-smi, CUDA_VISIBLE_DEVICES"),
+    Case("auto", "auto", "no GPU", "CPU", "CUDA finds no GPU; check nvidia-smi, CUDA_VISIBLE_DEVICES"),
+    Case("auto", "forbid", "no GPU", None, "TensorRT cannot be used here: CUDA finds no GPU"),
+    Case("tensorrt", "forbid", "memory full", None, "MiB of GPU memory, and 100 MiB may be taken. Stop a model"),
+    Case("tensorrt", "allow", "memory full", "CPU", "MiB of GPU memory, and 100 MiB may be taken. Stop a model"),
+]
+"""The same where TensorRT is installed too, which asks for the GPU itself."""

@@ -58,7 +58,7 @@ def a_worker(
 ) -> Iterator[Opened]:
     """Started; the test waits until it is open. Closed on leaving, however the test ends."""
     ended, progress = threading.Event(), list[str]()
-    worker = WorkerProcess(package, settings, slots, progress.append, ended.set, memory)
+    worker = WorkerProcess(package, settings, slots, lambda text, stage: progress.append(text), ended.set, memory)
     try:
         yield Opened(worker, ended, progress)
     finally:
@@ -444,9 +444,9 @@ def test_a_worker_does_not_outlive_its_parent(packages: Path) -> None:
         """
         import sys, threading
         from pathlib import Path
-        from agent.backends.base import BackendSettings
+        from agent.backends.base import BackendSettings, say_nothing
         from agent.workers.process import WorkerProcess
-        worker = WorkerProcess(Path(sys.argv[1]), BackendSettings(), 1, lambda text: None, lambda: None, 1 << 30)
+        worker = WorkerProcess(Path(sys.argv[1]), BackendSettings(), 1, say_nothing, lambda: None, 1 << 30)
         worker.wait_until_open(60)
         print(worker.pid, flush=True)
         threading.Event().wait()

@@ -6,14 +6,13 @@ Runs on that device: needs nothing that the device half has not.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
 
-from agent.backends.base import BackendSettings
+from agent.backends.base import BackendSettings, OnProgress
 from agent.backends.engine_cache import EngineCache, EngineKey, model_sha256
 from agent.backends.prebuilt import engines_of, fits, this_device
 from agent.packages.manifest import MANIFEST_NAME, OnnxModel, PackageFile, TensorRtEngine, write_manifest
@@ -23,11 +22,9 @@ from agent.workbench.errors import EngineNotPacked, OutputNotWritable, SettingOu
 from agent.workbench.packaging.naming import check_version
 from agent.workbench.packaging.writer import new_folder_beside, refuse_existing
 
-Tell = Callable[[str], None]
-
 
 def write_with_engine(
-    package: Package, settings: BackendSettings, version: str | None, output: Path, tell: Tell
+    package: Package, settings: BackendSettings, version: str | None, output: Path, tell: OnProgress
 ) -> Package:
     """Writes to the new folder `output` what `package` holds and the engine that this device runs it with.
 
@@ -99,7 +96,7 @@ def _without_engines_for_this_device(package: Package) -> Package:
 
 
 def _engine_of(
-    package: Package, cache: EngineCache, settings: BackendSettings, tell: Tell
+    package: Package, cache: EngineCache, settings: BackendSettings, tell: OnProgress
 ) -> tuple[EngineKey, memoryview]:
     """The engine that a worker would run `package` with, checked, and what it was built for."""
     runs_on = open_tested(package, settings, tell).runs_on
@@ -137,7 +134,7 @@ def _fill(folder: Path, package: Package, key: EngineKey, engine: memoryview, ve
     (folder / MANIFEST_NAME).write_bytes(write_manifest(made))
 
 
-def _prove(package: Package, settings: BackendSettings, tell: Tell) -> None:
+def _prove(package: Package, settings: BackendSettings, tell: OnProgress) -> None:
     """Opens a package as a device like this one will. Raises EngineNotPacked, BadPackage."""
     # Without a cache, so that an engine of it cannot stand in.
     remark = open_tested(package, replace(settings, engine_cache=""), tell).runs_on.remark

@@ -29,6 +29,7 @@ SURROUNDINGS = {
     "silent fallback": "a session that takes the CPU without a word",
     "memory full": "a GPU that others have filled",
     "working": "all as it should be",
+    "with TensorRT": "the same, and an ONNX Runtime made with TensorRT",
 }
 """What a device may have."""
 ILLEGAL_ACCESS = (
@@ -97,6 +98,8 @@ def pretended_session(onnxruntime: Any, silent: bool, failures: Failures) -> typ
 class PretendedCuda:
     """What `open_cuda_runtime` gives."""
 
+    release = "13.0"
+
     def __init__(self, free: int) -> None:
         from agent.backends.cuda_runtime import Gpu
 
@@ -129,7 +132,10 @@ def pretend(surroundings: str, patch: Patch, switches: Path | None = None) -> No
 
     failures = Failures(surroundings, switches)
     session = pretended_session(onnxruntime, surroundings == "silent fallback", failures)
-    patch(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    if surroundings == "with TensorRT":
+        providers.insert(0, "TensorrtExecutionProvider")
+    patch(onnxruntime, "get_available_providers", lambda: providers)
     patch(onnxruntime, "InferenceSession", session)
     patch(onnx_runtime, "missing_library", lambda provider, folder: missing.get(surroundings))
     patch(onnx_runtime, "open_cuda_runtime", cuda)
