@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import waitress
-
 from dashboard.agent_watch import AgentWatch
 from dashboard.following import Following
 from dashboard.settings import Settings, WrongSetting, settings_from

@@ -23,6 +23,11 @@ class AgentView:
     problem: str = ""  # why it does not answer; empty while it does
     since: float | None = None  # when it began to answer, or ceased to; seconds since 1970; None: not asked yet
 
+    @property
+    def failed(self) -> list[Model]:
+        """Models that need somebody to look after them; none while the agent does not answer."""
+        return [] if self.problem else [model for model in self.models if model.status == "FAILED"]
+
 
 class AgentWatch:
     """Only asks: models are started and stopped by those who use them."""
@@ -68,5 +73,5 @@ class AgentWatch:
 
     def _sentence(self, error: grpc.RpcError) -> str:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            return f"nobody answers at {self._socket}: is the agent running, and may this user open its socket?"
+            return f"nobody is at {self._socket}; is it running, and may this user open its socket?"
         return f"{error.code().name}: {error.details()}"

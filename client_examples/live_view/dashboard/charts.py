@@ -6,7 +6,7 @@ The template draws them as SVG; nothing is left to the browser to compute.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
@@ -130,16 +130,19 @@ def ratio_chart(bars: dict[int, Counts], axis: Axis) -> BarChart:
 
 
 def score_chart(scores: list[Scores], axis: Axis) -> ScoreChart:
-    """A stroke from the lowest to the highest score of each point in time, another colour from the threshold on."""
+    """For each point in time a stroke over the scores below the threshold, and one over those from it on.
+
+    Between the two is the room that the threshold has.
+    """
     below, above, threshold = [], [], []
     half = axis.window.point / 2
     before = None
     for point in scores:
         x = _on_grid(axis.place(point.start + half) / 100)
-        if point.lowest < point.threshold:
-            below.append(_stroke(x, point.lowest, min(point.highest, point.threshold)))
-        if point.highest >= point.threshold:
-            above.append(_stroke(x, max(point.lowest, point.threshold), point.highest))
+        if point.below:
+            below.append(_stroke(x, *point.below))
+        if point.above:
+            above.append(_stroke(x, *point.above))
         y = _on_grid(1 - point.threshold)
         # A step where the threshold was changed.
         threshold.append(f"M0 {y}" if before is None else f"H{x}" + (f"V{y}" if y != before else ""))
@@ -154,7 +157,7 @@ def score_chart(scores: list[Scores], axis: Axis) -> ScoreChart:
 def per_cent(ratio: float | None) -> str:
     """As people read it; what is rare keeps two digits."""
     if ratio is None:
-        return "–"
+        return "—"
     return f"{100 * ratio:.2g} %" if 0 < ratio < 0.01 else f"{100 * ratio:.1f} %"
 
 
@@ -187,7 +190,7 @@ def _round_up(value: float) -> float:
     return next(step * scale for step in (1, 2, 5, 10) if value <= step * scale)
 
 
-def _levels(top: float, words) -> list[Label]:
+def _levels(top: float, words: Callable[[float], str]) -> list[Label]:
     return [Label(0, words(top)), Label(50, words(top / 2)), Label(100, words(0))]
 
 

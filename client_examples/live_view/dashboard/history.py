@@ -67,8 +67,8 @@ class Scores:
     """Scores of a time."""
 
     start: int  # seconds since 1970
-    lowest: float
-    highest: float
+    below: tuple[float, float] | None  # the lowest and the highest of those below the threshold
+    above: tuple[float, float] | None  # and of those from it on
     threshold: float
 
 
@@ -120,14 +120,22 @@ def bars(database: sqlite3.Connection, line: Line, window: Window, now: float, o
 
 
 def scores(database: sqlite3.Connection, line: Line, window: Window, now: float) -> list[Scores]:
-    """The lowest and the highest of each point in time, the oldest first: an outlier is never averaged away."""
+    """Their ranges at each point in time, the oldest first: an outlier is never averaged away."""
     question = (
-        "SELECT start / :width * :width AS point, min(lowest) AS lowest, max(highest) AS highest, "
-        "max(threshold) AS threshold FROM tally "
+        "SELECT start / :width * :width AS point, min(lowest), max(below), min(above), max(highest), "
+        "max(threshold) FROM tally "
         "WHERE line = :line AND span = :span AND start >= :first AND lowest IS NOT NULL GROUP BY point ORDER BY point"
     )
     rows = database.execute(question, _values(line, window, now) | {"width": window.point})
-    return [Scores(row["point"], row["lowest"], row["highest"], row["threshold"]) for row in rows]
+    return [
+        Scores(
+            point,
+            below=None if below is None else (lowest, below),
+            above=None if above is None else (above, highest),
+            threshold=threshold,
+        )
+        for point, lowest, below, above, highest, threshold in rows
+    ]
 
 
 def _seen(database: sqlite3.Connection, condition: str, values: tuple[int, int]) -> list[Seen]:

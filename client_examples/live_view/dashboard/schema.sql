@@ -31,7 +31,9 @@ CREATE TABLE tally (
     uncertain  INTEGER NOT NULL,
     unanswered INTEGER NOT NULL,
     anomalous  INTEGER NOT NULL,
-    lowest     REAL,  -- scores; NULL where nothing was answered
+    lowest     REAL,  -- scores; NULL where there was none
+    below      REAL,  -- the highest one below the threshold
+    above      REAL,  -- the lowest one from the threshold on
     highest    REAL,
     threshold  REAL,  -- the last one
     PRIMARY KEY (line, span, start)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,10 @@ SCHEMA = Path(__file__).with_name("schema.sql")
 LOG = logging.getLogger("store")
 
 
+class NotYetMade(Exception):
+    """There is no store yet, or one of another version that will be put aside."""
+
+
 class StoreUnusable(Exception):
     """It is put aside, and a new one has to be made. Its text says where it is now and why."""
 
@@ -37,6 +41,8 @@ class _Tally:
     unanswered: int = 0
     anomalous: int = 0
     lowest: float | None = None
+    below: float | None = None
+    above: float | None = None
     highest: float | None = None
     threshold: float | None = None
 
@@ -46,10 +52,19 @@ class _Tally:
         self.uncertain += result.outcome == "uncertain"
         self.unanswered += result.outcome == "unanswered"
         self.anomalous += result.is_anomalous
-        if result.score is not None:
-            self.lowest = result.score if self.lowest is None else min(self.lowest, result.score)
-            self.highest = result.score if self.highest is None else max(self.highest, result.score)
-            self.threshold = result.threshold
+        if result.score is None or result.threshold is None:
+            return
+        self.lowest = _of_both(min, self.lowest, result.score)
+        self.highest = _of_both(max, self.highest, result.score)
+        if result.score < result.threshold:
+            self.below = _of_both(max, self.below, result.score)
+        else:
+            self.above = _of_both(min, self.above, result.score)
+        self.threshold = result.threshold
+
+
+def _of_both(choose: Callable[[float, float], float], so_far: float | None, score: float) -> float:
+    return score if so_far is None else choose(so_far, score)
 
 
 class Store:
@@ -142,12 +157,14 @@ class Store:
                 if second > now - kept_for:
                     tallies.setdefault((line, span, second - second % span), _Tally()).count(result)
         self._database.executemany(
-            "INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "passed = passed + excluded.passed, rejected = rejected + excluded.rejected, "
             "uncertain = uncertain + excluded.uncertain, unanswered = unanswered + excluded.unanswered, "
             "anomalous = anomalous + excluded.anomalous, "
             # SQLite's min and max of two are NULL where one is.
             "lowest = coalesce(min(lowest, excluded.lowest), lowest, excluded.lowest), "
+            "below = coalesce(max(below, excluded.below), below, excluded.below), "
+            "above = coalesce(min(above, excluded.above), above, excluded.above), "
             "highest = coalesce(max(highest, excluded.highest), highest, excluded.highest), "
             "threshold = coalesce(excluded.threshold, threshold)",
             [(*key, *vars(tally).values()) for key, tally in tallies.items()],
@@ -192,11 +209,16 @@ class Store:
                 delete("DELETE FROM tally WHERE line = ? AND span = ? AND start <= ?", (line, span, now - kept_for))
 
 
-def open_for_reading(path: Path) -> closing[sqlite3.Connection]:
-    """A connection for one question, which leaves the database as it is. Raises sqlite3.Error.
+@contextmanager
+def open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection for one page, which leaves the database as it is: by the next it may be another file.
 
-    For one only: by the next the database may be another file.
+    Raises NotYetMade, and sqlite3.Error where it cannot be read.
     """
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE_S)
-    database.row_factory = sqlite3.Row
-    return closing(database)
+    if not path.exists():
+        raise NotYetMade
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE_S)) as database:
+        database.row_factory = sqlite3.Row
+        if database.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            raise NotYetMade
+        yield database

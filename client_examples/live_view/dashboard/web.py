@@ -22,14 +22,14 @@ from dashboard.guard import guard
 from dashboard.history import Line, Seen
 from dashboard.pictures import Pictures
 from dashboard.settings import Settings
-from dashboard.store import open_for_reading
+from dashboard.store import NotYetMade, open_for_reading
 from dashboard.windows import WINDOW_OF, WINDOWS
 
 QUIET_AFTER_S = 60
 """A verdict older than this is no news: it loses its colour, so that nobody takes it for the part before him."""
 LAST_VERDICTS, LAST_PICTURES = 40, 8
 WORDS = {"pass": "PASS", "reject": "REJECT", "uncertain": "UNCERTAIN", "unanswered": "NO ANSWER"}
-SIGNS = {"pass": "✓", "reject": "✕", "uncertain": "?", "unanswered": "–"}
+SIGNS = {"pass": "✓", "reject": "✕", "uncertain": "?", "unanswered": "!"}
 MODEL_SIGNS = {"RUNNING": "✓", "STARTING": "…", "STOPPING": "…", "STOPPED": "■", "FAILED": "✕"}
 
 
@@ -85,7 +85,7 @@ class _Page:
         try:
             with open_for_reading(self._store) as database:
                 outcome = history.outcome_of(database, result_id)
-        except sqlite3.Error:
+        except (NotYetMade, sqlite3.Error):
             outcome = None
         content = self._pictures.read(result_id, outcome) if outcome else None
         if content is None:
@@ -95,15 +95,15 @@ class _Page:
 
     def _what_is_now(self) -> dict[str, Any]:
         zone, now = _zone(), time.time()
-        problems = [*self._following.problems]
-        if self._following.damaged_lines:
-            problems.append(f"{self._following.damaged_lines} damaged lines of results were skipped; the log says why")
+        problems = self._problems(now, zone)
         told: dict[str, Any] = {"cards": [], "chosen": None, "verdicts": [], "pictures": [], "latest_picture": None}
         try:
             with open_for_reading(self._store) as database:
                 told |= self._last_results(database, now)
+        except NotYetMade:
+            pass  # no results yet, says the page
         except sqlite3.Error as error:
-            problems += self._unreadable(error)
+            problems.append(self._unreadable(error))
         return told | {
             "agent": self._agent.view,
             "problems": problems,
@@ -112,10 +112,20 @@ class _Page:
             "age": lambda milliseconds: _age_words(now - milliseconds / 1000),
         }
 
+    def _problems(self, now: float, zone: tzinfo) -> list[str]:
+        """What somebody should look after, a sentence each."""
+        view, problems = self._agent.view, self._following.problems
+        if view.problem and view.since:
+            problems.insert(0, f"the agent does not answer since {_time_words(view.since, now, zone)}: {view.problem}")
+        problems += [f"{model.component} is FAILED: {model.status_message}" for model in view.failed]
+        if self._following.damaged_lines:
+            problems.append(f"{self._following.damaged_lines} damaged lines of results were skipped; the log says why")
+        return problems
+
     def _last_results(self, database: sqlite3.Connection, now: float) -> dict[str, Any]:
-        chosen = _chosen(history.lines(database))
-        cards = []
-        for line in history.lines(database):
+        lines = history.lines(database)
+        chosen, cards = _chosen(lines), []
+        for line in lines:
             last = next(iter(history.last(database, line, 1)), None)
             is_quiet = last is None or now - last.at / 1000 > QUIET_AFTER_S
             cards.append(Card(line, last, is_quiet, line == chosen))
@@ -149,18 +159,18 @@ class _Page:
                     "ratio_chart": charts.ratio_chart(bars, axis),
                     "score_chart": charts.score_chart(history.scores(database, line, window, now), axis),
                 }
+        except NotYetMade:
+            return told
         except sqlite3.Error as error:
             self._unreadable(error)
             return told
 
-    def _unreadable(self, error: sqlite3.Error) -> list[str]:
-        """What to say of it; nothing where there is just no store yet."""
-        if not self._store.exists():
-            return []
+    def _unreadable(self, error: sqlite3.Error) -> str:
+        """What to say of it."""
         if type(error) is sqlite3.DatabaseError:  # not one of its descendants: the file itself is damaged
             self._following.doubt()
         logging.getLogger("store").warning(f"{self._store} cannot be read: {error}")
-        return [f"the stored results cannot be read ({error})"]
+        return f"the stored results cannot be read ({error})"
 
 
 def _chosen(lines: list[Line]) -> Line | None:
