@@ -137,7 +137,7 @@ def test_a_file_that_was_emptied_or_replaced_is_read_from_its_beginning(tmp_path
     followed.look()
     append(path, [told(3)])
     followed.look()
-    os.replace(path, tmp_path / "elsewhere")
+    path.replace(tmp_path / "elsewhere")
     append(path, [told(4)])
     assert followed.look() == [told(number)["id"] for number in (1, 2, 3, 4)]
 
