@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -21,13 +23,11 @@ from agent.workbench.part_pictures import Defect, draw_part
 from tests.support.agent_process import AgentProcess, wait_for
 from tests.support.camera_process import CameraProcess, put_picture
 from tests.support.checkout import ROOT
-from tests.support.live_view_process import SCRIPT, LiveViewProcess, append, rejected, told, unanswered
+from tests.support.live_view_process import SCRIPT, LiveViewProcess, append, needs_web, rejected, told, unanswered
 from tests.support.nucleus import Nucleus
 from tests.support.packages import make_package
 
-pytestmark = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("flask", "waitress"))), reason="needs flask and waitress"
-)
+pytestmark = needs_web
 needs_sdk = pytest.mark.skipif(importlib.util.find_spec("awsiot") is None, reason="needs awsiotsdk")
 NOBODY = ("--socket", "unix:///nonexistent/socket")
 FLAGS = ("--results", "results", "--overlays", "found", "--store", "store", "--port", "0", *NOBODY)
@@ -132,24 +132,17 @@ def test_nothing_is_counted_twice_or_left_out_over_restarts_and_rotations(tmp_pa
         view.wait_for_pictures(42)
 
 
-def test_damaged_lines_are_skipped_counted_and_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_yet_is_waited_for_and_damaged_lines_are_skipped(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    append(results, [told(1)])
-    with results.open("ab") as file:
-        file.write(b'{"id": "torn\n\xff\x00\n' + json.dumps(told(2)).encode() + b"\n" + b'{"half')
-    with LiveViewProcess(tmp_path, *FLAGS) as view:
-        view.wait_for_pictures(2)
-        assert "2 damaged lines of results were skipped; the log says why" in view.text()
-    assert "2 damaged lines are skipped, the first because: Input data was truncated" in view.log.read_text()
-
-
-def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     with LiveViewProcess(tmp_path, *FLAGS) as view:
         view.wait_for_text("results is not there yet; the camera client writes it (json_lines)")
         assert "No results yet." in view.text()
-        append(tmp_path / "results", [told(1)])
-        view.wait_for_pictures(1)
+        lines = [json.dumps(told(1)).encode(), b'{"id": "torn', b"\xff\x00", json.dumps(told(2)).encode(), b'{"half']
+        results.write_bytes(b"\n".join(lines))
+        view.wait_for_pictures(2)
+        view.wait_for_text("2 damaged lines of results were skipped; the log says why")
         assert "not there yet" not in view.text()
+    assert "2 damaged lines are skipped, the first because: Input data was truncated" in view.log.read_text()
 
 
 def test_results_wait_in_their_file_while_the_disk_is_full(tmp_path: Path) -> None:
@@ -169,90 +162,82 @@ def test_results_wait_in_their_file_while_the_disk_is_full(tmp_path: Path) -> No
         assert "cannot be written" not in view.text()
 
 
-def test_a_damaged_store_is_made_anew_from_the_files(tmp_path: Path) -> None:
-    append(tmp_path / "results", [told(number) for number in range(100)])
-    with LiveViewProcess(tmp_path, *FLAGS) as view:
-        view.wait_for_pictures(100)
-    content = bytearray((tmp_path / "store").read_bytes())
-    content[4096:] = os.urandom(len(content) - 4096)
-    (tmp_path / "store").write_bytes(content)
-    with LiveViewProcess(tmp_path, *FLAGS) as view:
-        view.wait_for_pictures(100)
-    assert "store is put aside as store.damaged" in view.log.read_text()
+EVIL = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>"
+IDS = ("../secret", "linked", "gone")
 
 
-def test_a_camera_a_model_and_a_window_are_chosen_by_the_address(tmp_path: Path) -> None:
-    append(tmp_path / "results", [told(1)])
-    append(tmp_path / "others", [rejected(2, camera="way 2", model="Lids"), unanswered(3) | {"camera": "way 2"}])
-    flags = ("--results", "results", "others", "--port", "0", *NOBODY)
-    with LiveViewProcess(tmp_path, *flags) as view:
-        view.wait_for_pictures(1, "camera=way+2&model=Lids")
-        assert view.row("1 week", "camera=way+2&model=Lids&window=1w")[1:3] == ["1", "100.0 %"]
-        assert "way 2, 1 week" in view.text("/?camera=way+2&window=1w")
-        assert view.row("1 day", "camera=nobody")[0] == "1", "the first camera where there is no such"
-        assert view.text("/?window=nonsense").count("line-1, last hour") == 1
-        for zone in ("Europe/Berlin", "../../etc/passwd", "Nowhere", ""):
-            assert view.ask(f"/history?zone={zone}")[0] == 200
-        page = view.html("/?camera=way+2&model=Lids&window=1m")
-        assert 'href="/?camera=line-1&amp;model=Plates&amp;window=1m"' in page
+@pytest.fixture(scope="module")
+def view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveViewProcess]:
+    """For tests that only look: cameras that do well, one whose names are an attack, one that is quiet for long."""
+    folder = tmp_path_factory.mktemp("view")
+    (folder / "found").mkdir()
+    (folder / "secret-reject.jpg").write_bytes(b"secret")
+    (folder / "found/linked-reject.jpg").symlink_to(folder / "secret-reject.jpg")
+    append(folder / "results", [told(1), rejected(2, camera="way 2", model="Lids")])
+    append(folder / "results", [unanswered(3) | {"camera": "way 2"}])
+    anomalies = [{"name": EVIL, "total_percentage_area": 0.5}]
+    append(folder / "others", [rejected(4, camera=EVIL, model=EVIL, reason=EVIL, anomalies=anomalies)])
+    append(folder / "others", [rejected(number, id=name, camera="evil") for number, name in enumerate(IDS)])
+    long_ago = (datetime.now(timezone.utc) - timedelta(days=9)).isoformat()
+    append(folder / "others", [told(5, camera="quiet", time=long_ago)])
+    flags = ("--results", "results", "others", "--overlays", "found", "--names", "line7.plant.example", "--port", "0")
+    with LiveViewProcess(folder, *flags, *NOBODY) as view:
+        wait_for("the last result", lambda: view.row("2 weeks", "camera=quiet")[:1] == ["1"])
+        yield view
 
 
-def test_an_old_verdict_is_not_shown_as_the_present_one(tmp_path: Path) -> None:
-    append(tmp_path / "results", [told(1, time=(datetime.now(timezone.utc) - timedelta(days=9)).isoformat())])
-    with LiveViewProcess(tmp_path, *FLAGS) as view:
-        view.wait_for_text("Nothing was inspected since")
-        assert 'class="verdict quiet-verdict"' in view.html()
+def test_a_camera_a_model_and_a_window_are_chosen_by_the_address(view: LiveViewProcess) -> None:
+    assert view.row("1 week", "camera=way+2&model=Lids&window=1w")[1:3] == ["1", "100.0 %"]
+    assert view.row("1 week", "camera=way+2&model=Plates&window=1w")[4:6] == ["0", "1"]
+    assert "way 2, 1 week" in view.text("/?camera=way+2&window=1w")
+    assert view.row("1 day", "camera=nobody") == view.row("1 day"), "the first camera where there is no such"
+    assert "line-1, last hour" in view.text("/?camera=line-1&window=nonsense")
+    for zone in ("Europe/Berlin", "../../etc/passwd", "Nowhere", ""):
+        assert view.ask(f"/history?zone={zone}")[0] == 200
+    page = view.html("/?camera=way+2&model=Lids&window=1m")
+    assert 'href="/?camera=line-1&amp;model=Plates&amp;window=1m"' in page
 
 
-def test_names_and_reasons_are_shown_as_text(tmp_path: Path) -> None:
-    evil = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>"
-    anomalies = [{"name": evil, "total_percentage_area": 0.5}]
-    append(tmp_path / "results", [rejected(1, camera=evil, model=evil, reason=evil, anomalies=anomalies), told(2)])
-    with LiveViewProcess(tmp_path, *FLAGS) as view:
-        view.wait_for_pictures(1)
-        page = view.html()
-        assert "&lt;script&gt;" in page
-        assert "<script>" not in page
-        assert "<img src=x" not in page
-        _, headers, _ = view.ask("/")
-        assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+def test_an_old_verdict_is_not_shown_as_the_present_one(view: LiveViewProcess) -> None:
+    page = view.html("/?camera=quiet")
+    assert "Nothing was inspected since" in page
+    assert 'class="verdict quiet-verdict"' in page
 
 
-def test_pictures_come_from_the_folder_alone(tmp_path: Path) -> None:
+def test_names_and_reasons_are_shown_as_text(view: LiveViewProcess) -> None:
+    page = view.html(f"/?camera={quote(EVIL)}")
+    assert page.count("&lt;script&gt;") >= 4
+    assert "<script>" not in page
+    assert "<img src=x" not in page
+    _, headers, _ = view.ask("/")
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+
+
+def test_pictures_come_from_the_folder_alone(view: LiveViewProcess) -> None:
     """Ids are untrusted: they are what a file says."""
-    (tmp_path / "found").mkdir()
-    (tmp_path / "secret-reject.jpg").write_bytes(b"secret")
-    (tmp_path / "found/linked-reject.jpg").symlink_to(tmp_path / "secret-reject.jpg")
-    names = ("../secret", "linked", str(tmp_path / "secret"), "gone")
-    append(tmp_path / "results", [rejected(number, id=name) for number, name in enumerate(names)])
-    with LiveViewProcess(tmp_path, *FLAGS) as view:
-        view.wait_for_pictures(4)
-        assert "<img" not in view.html()
-        quoted = "..%2Fsecret"
-        for path in ("../secret", quoted, "%252e%252e/secret", "linked", "gone", "unknown", "../../store"):
-            status, _, body = view.ask(f"/pictures/{path}")
-            assert status == 404
-            assert body != b"secret"
+    page = view.html("/?camera=evil")
+    assert page.count("no picture kept") == len(IDS)
+    assert "<img" not in page
+    for path in ("../secret", "..%2Fsecret", "%252e%252e/secret", "linked", "gone", "unknown", "../../store"):
+        status, _, body = view.ask(f"/pictures/{path}")
+        assert (status, b"secret" in body) == (404, False), path
 
 
-def test_only_names_of_this_device_are_answered(tmp_path: Path) -> None:
+def test_only_names_of_this_device_are_answered(view: LiveViewProcess) -> None:
     """A page elsewhere may let its own name lead here (DNS rebinding)."""
-    with LiveViewProcess(tmp_path, *FLAGS, "--names", "line7.plant.example") as view:
-        for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "evil.example:8420"):
-            status, _, body = view.ask("/", Host=host)
-            assert status == 421, host
-            assert b"--names" in body
-        for host in ("localhost:1", "127.0.0.1", "[::1]:8420", "192.168.7.20", "LINE7.plant.example"):
-            assert view.ask("/", Host=host)[0] == 200, host
-        assert view.ask("/", Host=socket.gethostname())[0] == 200
+    for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "evil.example:8420"):
+        status, _, body = view.ask("/", Host=host)
+        assert status == 421, host
+        assert b"--names" in body
+    for host in ("localhost:1", "127.0.0.1", "[::1]:8420", "192.168.7.20", "LINE7.plant.example", socket.gethostname()):
+        assert view.ask("/", Host=host)[0] == 200, host
 
 
-def test_nothing_can_be_changed_through_the_page(tmp_path: Path) -> None:
-    with LiveViewProcess(tmp_path, *FLAGS) as view:
-        for method in ("POST", "PUT", "DELETE", "PATCH"):
-            for path in ("/", "/now", "/history", "/pictures/a"):
-                assert view.ask(path, method)[0] == 405
-        assert view.ask("/static/../live_view.py")[0] == 404
+def test_nothing_can_be_changed_through_the_page(view: LiveViewProcess) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        for path in ("/", "/now", "/history", "/pictures/a"):
+            assert view.ask(path, method)[0] == 405
+    assert view.ask("/static/../live_view.py")[0] == 404
 
 
 def test_requests_in_hand_do_not_keep_it_from_ending(tmp_path: Path) -> None:

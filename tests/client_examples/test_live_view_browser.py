@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import time
@@ -14,12 +13,9 @@ from PIL import Image
 
 from tests.support.agent_process import wait_for
 from tests.support.browser import browser, complaints, needs_browser, requested
-from tests.support.live_view_process import LiveViewProcess, append, rejected, told
+from tests.support.live_view_process import LiveViewProcess, append, needs_web, rejected, told
 
-pytestmark = [
-    needs_browser,
-    pytest.mark.skipif(not all(map(importlib.util.find_spec, ("flask", "waitress"))), reason="needs flask and waitress"),
-]
+pytestmark = [needs_browser, needs_web]
 FLAGS = ("--results", "results", "--overlays", "found", "--store", "store", "--port", "0")
 FLAGS += ("--socket", "unix:///nonexistent/socket")
 
@@ -38,7 +34,7 @@ def test_a_page_that_is_left_open_shows_each_new_part(tmp_path: Path) -> None:
     with LiveViewProcess(tmp_path, *FLAGS) as view, browser() as chrome:
         view.wait_for_pictures(1, "camera=line-1")
         chrome.get(f"{view.address}?camera=line-1&window=1d")
-        wait_for_page(chrome, f"✓ PASS 0 s ago {time.strftime('%H')}" if False else "✓ PASS")
+        wait_for_page(chrome, "✓ PASS")
         assert evil in chrome.execute_script("return document.body.innerText")
         append(tmp_path / "results", [rejected(3)])
         wait_for_page(chrome, "✕ REJECT")
@@ -52,13 +48,11 @@ def test_a_page_that_is_left_open_shows_each_new_part(tmp_path: Path) -> None:
         wait_for_page(chrome, "1 day 3 1 33.3 %")
         assert chrome.execute_script("return document.activeElement.textContent") == "last hour", "focus stays"
         assert complaints(chrome) == []
+        assert {address.split("/")[2] for address in requested(chrome)} == {f"127.0.0.1:{view.port}"}
 
         view.kill()
         wait_for_page(chrome, "This page has lost its server: what it shows is of")
-        wait_for_page(chrome, "1 day 3 1 33.3 %")
-        assert not [line for line in complaints(chrome) if "ERR_CONNECTION_REFUSED" not in line]
-    hosts = {address.split("/")[2] for address in requested(chrome)} if False else {f"127.0.0.1:{view.port}"}
-    assert hosts == {f"127.0.0.1:{view.port}"}
+        assert "1 day 3 1 33.3 %" in " ".join(chrome.execute_script("return document.body.innerText").split())
 
 
 @pytest.mark.slow
@@ -90,22 +84,26 @@ def test_with_100_000_results_the_page_is_whole_and_right(tmp_path: Path) -> Non
 
 
 def half_a_year(path: Path, count: int) -> dict[str, tuple[int, int]]:
-    """Half of the results in the last half hour, the others over half a year; pictures and rejects of some windows."""
+    """Half of the results in the last half hour, the others over half a year; pictures and rejects of some windows.
+
+    None lies where a window begins: whether it counts would depend on when it is asked for.
+    """
     chance, now = random.Random(7), time.time()
-    ages = [180 * 86_400 * (1 - n / (count / 2)) + 1801 for n in range(count // 2)]
-    ages += [1800 * (1 - n / (count / 2)) for n in range(count // 2)]
     windows = {"last hour": 3600, "1 week": 7 * 86_400, "1 month": 30 * 86_400, "6 months": 182 * 86_400}
+    ages = [181 * 86_400 * (1 - n / (count // 2)) for n in range(count // 2)]
+    ages = [age for age in ages if all(abs(age - length) > 7200 for length in windows.values()) and age > 3600]
+    ages += [1800 * (1 - n / count) for n in range(count - len(ages))]
     expected = dict.fromkeys(windows, (0, 0))
-    templates = {kind: json.dumps(make(0, id="ID", time="TIME")) for kind, make in ((0, told), (1, rejected))}
+    templates = [json.dumps(make(0, id="ID", time="TIME")) for make in (told, rejected)]
     with path.open("w") as file:
         for number, age in enumerate(ages):
             is_reject = chance.random() < 0.02
             when = datetime.fromtimestamp(now - age, timezone.utc).isoformat(timespec="milliseconds")
             file.write(templates[is_reject].replace('"ID"', f'"line-1-{number}"').replace("TIME", when) + "\n")
             for name, length in windows.items():
-                # The first tally of a window lies wholly within it.
-                if age < length - 3600 or name == "last hour" and age < length:
-                    expected[name] = (expected[name][0] + 1, expected[name][1] + is_reject)
+                pictures, rejects = expected[name]
+                if age < length:
+                    expected[name] = (pictures + 1, rejects + is_reject)
     return expected
 
 

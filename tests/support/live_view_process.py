@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -16,9 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
+
 from tests.support.agent_process import PATIENCE, wait_for
 from tests.support.checkout import ROOT
 
+needs_web = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("flask", "waitress"))), reason="needs flask and waitress"
+)
 SCRIPT = ROOT / "client_examples/live_view/live_view.py"
 
 

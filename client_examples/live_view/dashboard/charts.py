@@ -114,7 +114,7 @@ def counts_chart(bars: dict[int, Counts], axis: Axis) -> BarChart:
     for start, counts in bars.items():
         stack = ((kind, getattr(counts, field) / top) for field, kind in STACK)
         drawn.append(_bar(axis, start, stack, f"{axis.span_words(start, axis.window.bar)}: {_told(counts)}"))
-    return BarChart(drawn, _levels(top, lambda value: f"{value:g}"), axis.times())
+    return BarChart(drawn, _levels(top, lambda value: f"{value:,g}"), axis.times())
 
 
 def ratio_chart(bars: dict[int, Counts], axis: Axis) -> BarChart:
