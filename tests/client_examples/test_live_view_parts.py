@@ -353,6 +353,17 @@ def test_bars_add_up_to_the_windows_counts(kept: Store, database: sqlite3.Connec
     assert 3 <= len(chart.times) <= 8
 
 
+def test_results_of_a_clock_that_was_ahead_wait_for_their_time(kept: Store, database: sqlite3.Connection) -> None:
+    keep(kept, told(1, time=iso(NOW)), told(2, time=iso(NOW + DAY)))
+    line = only_line(database)
+    assert history.counts(database, line, NOW)["1w"].all == 1
+    assert history.counts(database, line, NOW + DAY)["1w"].all == 2
+    [bar] = charts.counts_chart(
+        history.bars(database, line, WINDOW_OF["1w"], NOW, 0), Axis(WINDOW_OF["1w"], NOW, timezone.utc)
+    ).bars
+    assert bar.parts[0].x + bar.parts[0].width <= 100
+
+
 def test_bars_of_a_day_begin_at_the_readers_midnight(kept: Store, database: sqlite3.Connection) -> None:
     keep(kept, told(1, time=iso(NOW - 11 * HOUR)), told(2, time=iso(NOW - 13 * HOUR)))  # 02:00 and 00:00 in Berlin
     berlin = timedelta(hours=1)

@@ -186,7 +186,7 @@ def _round_up(value: float) -> float:
     """To 1, 2 or 5 and zeros; at least 1."""
     if value <= 1:
         return 1
-    scale = 10 ** math.floor(math.log10(value))
+    scale = 10.0 ** math.floor(math.log10(value))
     return next(step * scale for step in (1, 2, 5, 10) if value <= step * scale)
 
 

@@ -13,6 +13,8 @@ COUNTS = (
     "coalesce(sum(anomalous), 0) AS anomalous"
 )
 
+WITHIN = "line = :line AND span = :span AND start BETWEEN :first AND :now"  # a clock may have been ahead for a while
+
 
 @dataclass(frozen=True)
 class Line:
@@ -99,10 +101,9 @@ def outcome_of(database: sqlite3.Connection, result_id: str) -> str | None:
 
 def counts(database: sqlite3.Connection, line: Line, now: float) -> dict[str, Counts]:
     """For each window by its key."""
-    question = f"SELECT {COUNTS} FROM tally WHERE line = ? AND span = ? AND start >= ?"
+    question = f"SELECT {COUNTS} FROM tally WHERE {WITHIN}"
     return {
-        window.key: Counts(**database.execute(question, (line.key, window.span, now - window.length)).fetchone())
-        for window in WINDOWS
+        window.key: Counts(**database.execute(question, _values(line, window, now)).fetchone()) for window in WINDOWS
     }
 
 
@@ -112,8 +113,7 @@ def bars(database: sqlite3.Connection, line: Line, window: Window, now: float, o
     `offset`: seconds that the reader's clock is ahead of UTC; bars of a day begin at the reader's midnight.
     """
     question = (
-        f"SELECT (start + :offset) / :width * :width - :offset AS bar, {COUNTS} FROM tally "
-        "WHERE line = :line AND span = :span AND start >= :first GROUP BY bar"
+        f"SELECT (start + :offset) / :width * :width - :offset AS bar, {COUNTS} FROM tally WHERE {WITHIN} GROUP BY bar"
     )
     rows = database.execute(question, _values(line, window, now) | {"width": window.bar, "offset": offset})
     return {start: Counts(*values) for start, *values in rows}
@@ -124,7 +124,7 @@ def scores(database: sqlite3.Connection, line: Line, window: Window, now: float)
     question = (
         "SELECT start / :width * :width AS point, min(lowest), max(below), min(above), max(highest), "
         "max(threshold) FROM tally "
-        "WHERE line = :line AND span = :span AND start >= :first AND lowest IS NOT NULL GROUP BY point ORDER BY point"
+        f"WHERE {WITHIN} AND lowest IS NOT NULL GROUP BY point ORDER BY point"
     )
     rows = database.execute(question, _values(line, window, now) | {"width": window.point})
     return [
@@ -147,4 +147,4 @@ def _seen(database: sqlite3.Connection, condition: str, values: tuple[int, int])
 
 
 def _values(line: Line, window: Window, now: float) -> dict[str, float]:
-    return {"line": line.key, "span": window.span, "first": now - window.length}
+    return {"line": line.key, "span": window.span, "first": now - window.length, "now": now}

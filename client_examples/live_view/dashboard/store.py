@@ -19,6 +19,19 @@ KEPT_RESULTS = 200_000
 """Each for itself; some 50 MB. Counts and scores are kept for half a year."""
 KEPT_PIECES = 100
 PATIENCE_S = 5.0
+ADD_TO_TALLY = (
+    "INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (line, span, start) DO UPDATE SET "
+    "passed = passed + excluded.passed, rejected = rejected + excluded.rejected, "
+    "uncertain = uncertain + excluded.uncertain, unanswered = unanswered + excluded.unanswered, "
+    "anomalous = anomalous + excluded.anomalous, "
+    # SQLite's min and max of two are NULL where one is.
+    "lowest = coalesce(min(lowest, excluded.lowest), lowest, excluded.lowest), "
+    "below = coalesce(max(below, excluded.below), below, excluded.below), "
+    "above = coalesce(min(above, excluded.above), above, excluded.above), "
+    "highest = coalesce(max(highest, excluded.highest), highest, excluded.highest), "
+    "threshold = coalesce(excluded.threshold, threshold)"
+)
 SCHEMA = Path(__file__).with_name("schema.sql")
 LOG = logging.getLogger("store")
 
@@ -157,16 +170,7 @@ class Store:
                 if second > now - kept_for:
                     tallies.setdefault((line, span, second - second % span), _Tally()).count(result)
         self._database.executemany(
-            "INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-            "passed = passed + excluded.passed, rejected = rejected + excluded.rejected, "
-            "uncertain = uncertain + excluded.uncertain, unanswered = unanswered + excluded.unanswered, "
-            "anomalous = anomalous + excluded.anomalous, "
-            # SQLite's min and max of two are NULL where one is.
-            "lowest = coalesce(min(lowest, excluded.lowest), lowest, excluded.lowest), "
-            "below = coalesce(max(below, excluded.below), below, excluded.below), "
-            "above = coalesce(min(above, excluded.above), above, excluded.above), "
-            "highest = coalesce(max(highest, excluded.highest), highest, excluded.highest), "
-            "threshold = coalesce(excluded.threshold, threshold)",
+            ADD_TO_TALLY,
             [(*key, *vars(tally).values()) for key, tally in tallies.items()],
         )
         return added
@@ -195,7 +199,7 @@ class Store:
     def _note(self, read: NewLines) -> None:
         self._database.execute(
             "INSERT INTO piece (path, beginning, position) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET position = excluded.position",
+            "ON CONFLICT (path, beginning) DO UPDATE SET position = excluded.position",
             (read.piece.path, read.piece.beginning, read.position),
         )
 

@@ -127,7 +127,7 @@ class _Page:
         chosen, cards = _chosen(lines), []
         for line in lines:
             last = next(iter(history.last(database, line, 1)), None)
-            is_quiet = last is None or now - last.at / 1000 > QUIET_AFTER_S
+            is_quiet = last is None or abs(now - last.at / 1000) > QUIET_AFTER_S  # a clock may have been set back
             cards.append(Card(line, last, is_quiet, line == chosen))
         if chosen is None:
             return {"cards": cards}
