@@ -66,6 +66,7 @@ def run(settings: Settings) -> None:
     try:
         server.run()
     finally:
+        server.close()
         agent.stop(PATIENCE_S)
         following.stop(PATIENCE_S)
 
@@ -75,12 +76,15 @@ def _door(settings: Settings) -> socket.socket:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        door = socket.socket(family, kind, protocol)
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind(address)
     except socket.gaierror as error:
         raise WrongSetting(f"host: {settings.host} is no address of this device: {error.strerror}") from None
+    door = socket.socket(family, kind, protocol)
+    try:
+        # The page is back at once after a restart, although connections of the one before may linger.
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(address)
     except OSError as error:
+        door.close()
         raise WrongSetting(f"port: {settings.host}:{settings.port}: {error.strerror}; choose another") from None
     return door
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -33,7 +32,6 @@ ADD_TO_TALLY = (
     "threshold = coalesce(excluded.threshold, threshold)"
 )
 SCHEMA = Path(__file__).with_name("schema.sql")
-LOG = logging.getLogger("store")
 
 
 class NotYetMade(Exception):
