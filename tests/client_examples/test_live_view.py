@@ -9,9 +9,11 @@ import re
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import quote
@@ -160,6 +162,20 @@ def test_results_wait_in_their_file_while_the_disk_is_full(tmp_path: Path) -> No
         view.wait_for_pictures(299)
         view.wait_for_text("last hour 299 0")
         assert "cannot be written" not in view.text()
+
+
+def test_a_store_that_is_damaged_while_it_is_shown_is_made_anew(tmp_path: Path) -> None:
+    append(tmp_path / "results", [told(number) for number in range(100)])
+    with LiveViewProcess(tmp_path, *FLAGS) as view:
+        view.wait_for_pictures(100)
+        # All into the file itself: from what is beside it, SQLite would mend it.
+        with closing(sqlite3.connect(tmp_path / "store")) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (tmp_path / "store").write_bytes(b"overwritten by somebody" * 1000)
+        assert "The stored results cannot be read (file is not a database)" in view.text()
+        view.wait_for_pictures(100)
+        assert "cannot be read" not in view.text()
+    assert "store is put aside as store.damaged" in view.log.read_text()
 
 
 EVIL = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>"

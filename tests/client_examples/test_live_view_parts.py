@@ -7,14 +7,13 @@ import os
 import re
 import sqlite3
 import time
-from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from camera_client.sinks.json_lines import JsonLinesWriter
-from dashboard import charts, history, store
+from dashboard import charts, history, store, words
 from dashboard.charts import Axis
 from dashboard.following import Following
 from dashboard.history import Counts, Line
@@ -280,23 +279,6 @@ def test_a_store_of_another_version_is_put_aside(tmp_path: Path) -> None:
     count_after_following(tmp_path, 1)
 
 
-def test_a_store_that_readers_find_damaged_is_looked_at(tmp_path: Path) -> None:
-    append(tmp_path / "results", [told(1)])
-    following = Following((tmp_path / "results",), tmp_path / "store")
-    following.start()
-    try:
-        wait_for("the result", lambda: count_in(tmp_path / "store") == 1)
-        # All into the file itself: from what is beside it, SQLite would mend it.
-        with closing(sqlite3.connect(tmp_path / "store")) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (tmp_path / "store").write_bytes(b"overwritten by somebody" * 100)
-        following.doubt()
-        wait_for("a new store", lambda: count_in(tmp_path / "store") == 1)
-        assert (tmp_path / "store.damaged").exists()
-    finally:
-        following.stop(5)
-
-
 def count_after_following(folder: Path, expected: int) -> None:
     """Follows `results` into `store` until so many are there; then there must not be more."""
     following = Following((folder / "results",), folder / "store")
@@ -384,10 +366,32 @@ def test_the_ratio_has_an_axis_that_fits(kept: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "words"), [(None, "—"), (0, "0.0 %"), (0.0004, "0.04 %"), (0.0213, "2.1 %"), (1, "100.0 %")]
+    ("ratio", "said"), [(None, "—"), (0, "0.0 %"), (0.0004, "0.04 %"), (0.0213, "2.1 %"), (1, "100.0 %")]
 )
-def test_ratios_are_told_as_people_read_them(ratio: float | None, words: str) -> None:
-    assert charts.per_cent(ratio) == words
+def test_ratios_are_told_as_people_read_them(ratio: float | None, said: str) -> None:
+    assert words.per_cent(ratio) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-3, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (5399, "90 min"),
+        (5400, "2 h"),
+        (47 * HOUR, "47 h"),
+        (9 * DAY, "9 days"),
+    ],
+)
+def test_ages_are_told_in_the_unit_that_fits(seconds: float, said: str) -> None:
+    assert words.age(seconds) == f"{said} ago"
+
+
+def test_times_have_their_day_where_it_is_another() -> None:
+    berlin = timezone(timedelta(hours=1))
+    assert words.time_of(NOW, NOW, berlin) == "13:00:00"
+    assert words.time_of(NOW - 13 * HOUR - 1, NOW, berlin) == "20 Nov 23:59:59"
 
 
 def test_what_is_written_can_be_read_on_its_ground_by_day_and_by_night() -> None:

@@ -12,6 +12,7 @@ from datetime import datetime, tzinfo
 
 from dashboard.history import Counts, Scores
 from dashboard.windows import DAY, Window
+from dashboard.words import per_cent
 
 STACK = (("rejected", "reject"), ("uncertain", "uncertain"), ("unanswered", "unanswered"), ("passed", "pass"))
 """From the bottom up: what matters stands on the ground. Field of Counts, and what it is drawn as."""
@@ -152,13 +153,6 @@ def score_chart(scores: list[Scores], axis: Axis) -> ScoreChart:
     last = scores[-1].threshold if scores else None
     levels = _levels(1, lambda value: f"{value:g}")
     return ScoreChart("".join(below), "".join(above), "".join(threshold), last, levels, axis.times())
-
-
-def per_cent(ratio: float | None) -> str:
-    """As people read it; what is rare keeps two digits."""
-    if ratio is None:
-        return "—"
-    return f"{100 * ratio:.2g} %" if 0 < ratio < 0.01 else f"{100 * ratio:.1f} %"
 
 
 def _bar(axis: Axis, start: int, stack: Iterable[tuple[str, float]], words: str) -> Bar:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import sqlite3
 import time
@@ -15,8 +14,9 @@ from zoneinfo import ZoneInfo
 from flask import Flask, Response, abort, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from dashboard import charts, history
+from dashboard import charts, history, words
 from dashboard.agent_watch import AgentWatch
+from dashboard.complaint import Complaint
 from dashboard.following import Following
 from dashboard.guard import guard
 from dashboard.history import Line, Seen
@@ -28,9 +28,6 @@ from dashboard.windows import WINDOW_OF, WINDOWS
 QUIET_AFTER_S = 60
 """A verdict older than this is no news: it loses its colour, so that nobody takes it for the part before him."""
 LAST_VERDICTS, LAST_PICTURES = 40, 8
-WORDS = {"pass": "PASS", "reject": "REJECT", "uncertain": "UNCERTAIN", "unanswered": "NO ANSWER"}
-SIGNS = {"pass": "✓", "reject": "✕", "uncertain": "?", "unanswered": "!"}
-MODEL_SIGNS = {"RUNNING": "✓", "STARTING": "…", "STOPPING": "…", "STOPPED": "■", "FAILED": "✕"}
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,10 @@ def create_app(settings: Settings, following: Following, agent: AgentWatch) -> F
     """The web application. `following` and `agent` are only looked at."""
     app = Flask(__name__)
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
-    app.jinja_env.globals.update(words=WORDS, signs=SIGNS, model_signs=MODEL_SIGNS, windows=WINDOWS)
-    app.jinja_env.filters["per_cent"] = charts.per_cent
+    app.jinja_env.globals.update(
+        words=words.OUTCOMES, signs=words.OUTCOME_SIGNS, model_signs=words.STATE_SIGNS, windows=WINDOWS
+    )
+    app.jinja_env.filters["per_cent"] = words.per_cent
     guard(app, settings)
     page = _Page(settings, following, agent)
     app.add_url_rule("/", "whole", page.whole)
@@ -66,6 +65,7 @@ class _Page:
         self._following, self._agent = following, agent
         self._store = Path(settings.store)
         self._pictures = Pictures(settings.overlays)
+        self._complaint = Complaint("store")
 
     def whole(self) -> str:
         """All of it; live.js asks for its two parts from then on."""
@@ -100,6 +100,7 @@ class _Page:
         try:
             with open_for_reading(self._store) as database:
                 told |= self._last_results(database, now)
+            self._complaint.is_over()
         except NotYetMade:
             pass  # no results yet, says the page
         except sqlite3.Error as error:
@@ -107,16 +108,17 @@ class _Page:
         return told | {
             "agent": self._agent.view,
             "problems": problems,
-            "now": now,
-            "time": lambda milliseconds: _time_words(milliseconds / 1000, now, zone),
-            "age": lambda milliseconds: _age_words(now - milliseconds / 1000),
+            "time": lambda milliseconds: words.time_of(milliseconds / 1000, now, zone),
+            "age": lambda milliseconds: words.age(now - milliseconds / 1000),
         }
 
     def _problems(self, now: float, zone: tzinfo) -> list[str]:
         """What somebody should look after, a sentence each."""
         view, problems = self._agent.view, self._following.problems
         if view.problem and view.since:
-            problems.insert(0, f"the agent does not answer since {_time_words(view.since, now, zone)}: {view.problem}")
+            problems.insert(
+                0, f"the agent does not answer since {words.time_of(view.since, now, zone)}: {view.problem}"
+            )
         problems += [f"{model.component} is FAILED: {model.status_message}" for model in view.failed]
         if self._following.damaged_lines:
             problems.append(f"{self._following.damaged_lines} damaged lines of results were skipped; the log says why")
@@ -169,7 +171,7 @@ class _Page:
         """What to say of it."""
         if type(error) is sqlite3.DatabaseError:  # not one of its descendants: the file itself is damaged
             self._following.doubt()
-        logging.getLogger("store").warning(f"{self._store} cannot be read: {error}")
+        self._complaint.say(f"{self._store} cannot be read: {error}")
         return f"the stored results cannot be read ({error})"
 
 
@@ -186,20 +188,6 @@ def _zone() -> tzinfo:
         return ZoneInfo(request.args["zone"])
     except (KeyError, ValueError, OSError):  # a device may know no zones
         return datetime.now(timezone.utc).astimezone().tzinfo or timezone.utc
-
-
-def _time_words(second: float, now: float, zone: tzinfo) -> str:
-    time_of, today = datetime.fromtimestamp(second, zone), datetime.fromtimestamp(now, zone)
-    return f"{time_of:%H:%M:%S}" if time_of.date() == today.date() else f"{time_of:%-d %b %H:%M:%S}"
-
-
-def _age_words(seconds: float) -> str:
-    if seconds < 60:
-        return f"{max(seconds, 0):.0f} s ago"
-    for unit, length in (("min", 60), ("h", 3600), ("days", 86_400)):
-        if seconds < 100 * length or unit == "days":
-            return f"{seconds / length:.0f} {unit} ago"
-    raise AssertionError("days have no end")
 
 
 def _refusal(error: HTTPException) -> tuple[str, int, dict[str, str]]:
