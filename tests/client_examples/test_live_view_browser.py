@@ -7,6 +7,7 @@ import random
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
@@ -15,12 +16,15 @@ from tests.support.agent_process import wait_for
 from tests.support.browser import browser, complaints, needs_browser, requested
 from tests.support.live_view_process import LiveViewProcess, append, needs_web, rejected, told
 
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
 pytestmark = [needs_browser, needs_web]
 FLAGS = ("--results", "results", "--overlays", "found", "--store", "store", "--port", "0")
 FLAGS += ("--socket", "unix:///nonexistent/socket")
 
 
-def wait_for_page(chrome, words: str) -> None:
+def wait_for_page(chrome: Chrome, words: str) -> None:
     """In one step, for the page replaces its elements."""
     question = "return document.body.innerText"
     wait_for(f"the page to say {words!r}", lambda: words in " ".join(chrome.execute_script(question).split()))
