@@ -15,7 +15,7 @@ from dashboard.windows import KEPT_FOR
 VERSION = 1
 """Of the schema, in the database's `user_version`."""
 KEPT_RESULTS = 200_000
-"""Each for itself; some 50 MB. Counts and scores are kept for half a year."""
+"""Each for itself; some 25 MB. Counts and scores are kept for half a year."""
 KEPT_PIECES = 100
 PATIENCE_S = 5.0
 ADD_TO_TALLY = (
