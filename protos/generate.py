@@ -13,7 +13,7 @@ from pathlib import Path
 from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
-PLAIN_STUBS = ["client_examples/detect", "client_examples/camera"]
+PLAIN_STUBS = ["client_examples/detect", "client_examples/camera", "client_examples/live_view"]
 """Folders of sample clients: each carries its own copy of the plain stubs, so that it can be copied as it stands."""
 
 

@@ -1,5 +1,5 @@
-"""The camera client's own modules can be imported by its tests; those that import generated stubs cannot, for two
-generated copies of a proto cannot share a process."""
+"""The own modules of camera client and live view can be imported by their tests; those that import generated stubs
+cannot, for two generated copies of a proto cannot share a process."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import sys
 
 from tests.support.checkout import ROOT
 
-sys.path.append(str(ROOT / "client_examples" / "camera"))
+sys.path += [str(ROOT / "client_examples" / folder) for folder in ("camera", "live_view")]
