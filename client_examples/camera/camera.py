@@ -70,6 +70,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         segments = [stack.enter_context(agent.shared_segment()) for _ in range(settings.in_flight + 2)]
         ring = FrameRing(segments, settings.source.skips_frames)
         sinks = Sinks(open_sinks(settings))
+        stack.callback(sinks.close, 0.0)  # for what follows may fail
         _subscribe(settings, trigger)
         keeper = ModelKeeper(agent, settings.model, ring)
         capturing = Capturing(settings, source, trigger, ring)
@@ -143,6 +144,8 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
             part = values
             for parent in parents:
                 part = part.setdefault(parent, {})
+                if not isinstance(part, dict):
+                    raise WrongSetting(f"{parent}: Expected `object`, got `{part!r}`")
             part[key] = value
     return values
 

@@ -180,7 +180,7 @@ def test_messages_leave_in_the_order_they_came_whatever_is_on_disk(tmp_path: Pat
     came = []
     while messages := outbox.first(2, timeout=0):
         came += [message.payload for message in messages]
-        outbox.sent(messages[-1].key)
+        outbox.sent(messages)
     assert came == [b"0", b"1", b"2", b"3", b"4", b"5"]
     assert len(outbox) == outbox.dropped == 0
 
@@ -189,7 +189,7 @@ def test_what_was_written_to_disk_is_there_for_the_next_run(tmp_path: Path) -> N
     first = Outbox(tmp_path / "o.sqlite", most_waiting=100)
     for number in range(4):
         first.add(b"%d" % number)
-    first.sent(first.first(1, timeout=0)[-1].key)
+    first.sent(first.first(1, timeout=0))
     first.to_disk()
     second = Outbox(tmp_path / "o.sqlite", most_waiting=100)
     second.add(b"new")
@@ -214,7 +214,7 @@ def test_messages_taken_before_they_were_written_to_disk_are_not_sent_twice(tmp_
         outbox.add(b"%d" % number)
     taken = outbox.first(2, timeout=0)
     outbox.to_disk()
-    outbox.sent(taken[-1].key)
+    outbox.sent(taken)
     assert [message.payload for message in outbox.first(9, timeout=0)] == [b"2"]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+MOST_BEHIND_S = 0.5
+
 
 class Pace:
     """Lets one frame through each 1 / `frame_rate` seconds; all at once where it is 0."""
@@ -18,4 +20,5 @@ class Pace:
         """Return when it is the next frame's time, or when everything stops."""
         if self._between:
             self._stop.wait(max(0.0, self._next - time.monotonic()))
-            self._next += self._between
+            # What a stall has cost is not made up for by a burst.
+            self._next = max(self._next + self._between, time.monotonic() - MOST_BEHIND_S)
