@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +11,10 @@ import pytest
 
 from tests.support.agent_process import AgentProcess
 from tests.support.camera_process import CameraProcess
+from tests.support.gstreamer import RtspCamera, needs_opencv
 from tests.support.packages import make_package
 
-DEBIAN = Path("/usr/lib/python3/dist-packages")
-RTSP_SERVER = Path(__file__).parents[1] / "support" / "rtsp_server.py"
 WIDTH, HEIGHT = 98, 66  # rows that GStreamer pads: 294 bytes become 296
-CAN_USE_GSTREAMER = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init(None)"
-
-needs_opencv = pytest.mark.skipif(find_spec("cv2") is None, reason="opencv-python-headless is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +30,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         )
         running.run_model("red", package)
         yield running
-
-
-@pytest.fixture(scope="module")
-def gstreamer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which this Python finds Debian's bindings, and no other package of Debian's."""
-    folder = tmp_path_factory.mktemp("bindings")
-    if (DEBIAN / "gi").is_dir():
-        (folder / "gi").symlink_to(DEBIAN / "gi")
-    environment = {"PYTHONPATH": str(folder)}
-    tried = subprocess.run(
-        [sys.executable, "-c", CAN_USE_GSTREAMER], env=os.environ | environment, capture_output=True, check=False
-    )
-    if tried.returncode or shutil.which("gst-launch-1.0") is None:
-        pytest.skip("GStreamer with its bindings for this Python is not installed (python3-gi, gstreamer1.0-tools)")
-    return environment
 
 
 def settings_for(agent: AgentProcess, address: str, **source: Any) -> dict[str, Any]:
@@ -138,35 +113,6 @@ def test_gstreamer_reads_videos_too(agent: AgentProcess, tmp_path: Path, gstream
     with CameraProcess(tmp_path, settings, environment=gstreamer) as camera:
         assert camera.wait() == 0
     assert [told["verdict"] for told in camera.verdicts] == ["reject"] * 20
-
-
-class RtspCamera:
-    """A network camera that can be switched off and on."""
-
-    def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"rtsp://127.0.0.1:{free.getsockname()[1]}/camera"
-
-    def __enter__(self) -> RtspCamera:
-        self.switch_on()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.switch_off()
-
-    def switch_on(self) -> None:
-        port = self.address.rpartition(":")[2].partition("/")[0]
-        self._process = subprocess.Popen(
-            ["/usr/bin/python3", str(RTSP_SERVER), port], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != "ready\n":
-            pytest.skip("no RTSP server (gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-ugly)")
-
-    def switch_off(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 @pytest.mark.slow
