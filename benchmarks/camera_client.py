@@ -3,11 +3,14 @@
     python -m benchmarks.camera_client [--size 1280x960] [--model fitted] [--threads 1] [--rounds 20]
 
 Two contenders take turns of a second or two, on the same agent with the same model, so that what else the machine does
-meets both: the model alone (a picture
-that is in its segment already, as many calls at a time as the client makes), and the camera client (a video is decoded,
-converted into shared memory, inspected frame by frame, each verdict written to a file). Needs OpenCV.
-Where agent and client share the cores, decoding costs the model time: how much weighs depends on the model's size, so
-there is the small graph of the other benchmarks and one of `edge-agent fit` for pictures of this size.
+meets both: the model alone (a picture that is in its segment already, as many calls at a time as the client makes), and
+the camera client (a video is decoded, converted into shared memory, inspected frame by frame, each verdict written to a
+file). Needs OpenCV.
+
+Where agent and client share cores that are all busy, decoding costs the model time: how much that weighs depends on the
+model's size, so there is the small graph of the other benchmarks and one of `edge-agent fit` for pictures of this size.
+There the rates can be no nearer to each other than the processor time that a picture costs, agent and client together;
+it is told, too, for it depends less on what else the machine does.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -63,24 +67,48 @@ def main() -> int:
         )
         model = stack.enter_context(ModelAlone(order))
         client = stack.enter_context(CameraClient(folder, video, server.address, arguments.in_flight))
-        rounds = [_round(number, model, client, arguments.seconds) for number in range(arguments.rounds)]
+        served_by = [server.pid, *server.workers]
+        rounds = [_round(number, model, client, served_by, arguments.seconds) for number in range(arguments.rounds)]
     print(f"{width} x {height}, {arguments.model} model, {frames} frames of video over and over")
     print(f"{os.cpu_count()} cores, {arguments.threads or 'all'} threads for the graph", end="")
     print(f", {arguments.in_flight} calls at a time, {arguments.rounds} rounds")
-    alone, inspected = (statistics.median(each[index] for each in rounds) for index in range(2))
-    ratios = statistics.quantiles((each[1] / each[0] for each in rounds), n=4)
-    print(tabulate([["model alone", alone], ["camera client", inspected]], headers=["", "pictures/s"], floatfmt=".1f"))
-    print(f"ratio of the medians {inspected / alone:.3f}; of a round: quartiles {ratios[0]:.3f} and {ratios[2]:.3f}")
-    print(f"processor time of the camera client: {client.milliseconds:.1f} ms a picture")
+    rates = [[each[index].per_second for each in rounds] for index in range(2)]
+    prices = [sum(each[index].processor for each in rounds) for index in range(2)]
+    pictures = [sum(each[index].pictures for each in rounds) for index in range(2)]
+    alone, inspected = (
+        [name, statistics.median(rate), 1000 * price / count]
+        for name, rate, price, count in zip(("model alone", "camera client"), rates, prices, pictures, strict=True)
+    )
+    print(tabulate([alone, inspected], headers=["", "pictures/s", "processor ms"], floatfmt=".1f"))
+    ratios = statistics.quantiles((after / before for before, after in zip(*rates, strict=True)), n=4)
+    print(f"pictures/s, ratio of the medians: {inspected[1] / alone[1]:.3f}", end="")
+    print(f" (quartiles of the rounds: {ratios[0]:.3f} and {ratios[2]:.3f})")
+    print(f"processor time a picture, model alone to camera client: {alone[2] / inspected[2]:.3f}")
     return 0
 
 
-def _round(number: int, model: ModelAlone, client: CameraClient, seconds: float) -> tuple[float, float]:
-    """Pictures a second of both; now the one is first, now the other."""
+class Turn(NamedTuple):
+    """What came of one turn of a contender."""
+
+    pictures: int
+    seconds: float
+    processor: float
+    """Seconds of processor time, of agent and contender together."""
+
+    @property
+    def per_second(self) -> float:
+        """Pictures."""
+        return self.pictures / self.seconds
+
+
+def _round(
+    number: int, model: ModelAlone, client: CameraClient, served_by: list[int], seconds: float
+) -> tuple[Turn, Turn]:
+    """A turn of both; now the one is first, now the other."""
     if number % 2:
-        inspected = client.per_second(seconds)
-        return model.per_second(seconds), inspected
-    return model.per_second(seconds), client.per_second(seconds)
+        inspected = client.turn(served_by, seconds)
+        return model.turn(served_by, seconds), inspected
+    return model.turn(served_by, seconds), client.turn(served_by, seconds)
 
 
 def make_package(model: str, folder: Path, width: int, height: int) -> Package:
@@ -115,16 +143,17 @@ class ModelAlone:
 
     def __enter__(self) -> ModelAlone:
         self._calls = [self._stack.enter_context(segment_client(self._order)) for _ in range(self._order.clients)]
-        self.per_second(SETTLE_S)
+        self.turn([], SETTLE_S)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def per_second(self, seconds: float) -> float:
-        """Answers a second."""
+    def turn(self, served_by: list[int], seconds: float) -> Turn:
+        """As many answers as there are."""
+        pids = [*served_by, os.getpid()]
         counts = [0] * len(self._calls)
-        begin = time.monotonic()
+        begin, processor = time.monotonic(), sum(map(processor_seconds, pids))
 
         def run(caller: int) -> None:
             while time.monotonic() < begin + seconds:
@@ -136,7 +165,7 @@ class ModelAlone:
             thread.start()
         for thread in threads:
             thread.join()
-        return sum(counts) / (time.monotonic() - begin)
+        return Turn(sum(counts), time.monotonic() - begin, sum(map(processor_seconds, pids)) - processor)
 
 
 class CameraClient:
@@ -151,7 +180,6 @@ class CameraClient:
             "in_flight": in_flight,
             "json_lines": {"path": str(self._verdicts)},
         }
-        self._pictures, self._processor = 0, 0.0
 
     def __enter__(self) -> CameraClient:
         settings = self._folder / "line.json"
@@ -168,23 +196,17 @@ class CameraClient:
         self._process.terminate()
         self._process.wait()
 
-    @property
-    def milliseconds(self) -> float:
-        """Processor time of the client for each picture, in all turns."""
-        return 1000 * self._processor / self._pictures
-
-    def per_second(self, seconds: float) -> float:
-        """Verdicts a second."""
+    def turn(self, served_by: list[int], seconds: float) -> Turn:
+        """As many verdicts as there are."""
+        pids = [*served_by, self._process.pid]
         self._process.send_signal(signal.SIGCONT)
         time.sleep(SETTLE_S)
-        began, pictures, processor = time.monotonic(), _lines(self._verdicts), processor_seconds(self._process.pid)
+        begin, processor, before = time.monotonic(), sum(map(processor_seconds, pids)), _lines(self._verdicts)
         time.sleep(seconds)
-        told = _lines(self._verdicts) - pictures
-        took = time.monotonic() - began
-        self._pictures += told
-        self._processor += processor_seconds(self._process.pid) - processor
+        told = _lines(self._verdicts) - before
+        turn = Turn(told, time.monotonic() - begin, sum(map(processor_seconds, pids)) - processor)
         self._process.send_signal(signal.SIGSTOP)
-        return told / took
+        return turn
 
 
 def _lines(path: Path) -> int:

@@ -25,15 +25,15 @@ class FolderSource:
 
     def __init__(self, settings: Source) -> None:
         self._folder, self._settings = Path(settings.place), settings
+        self._pace = Pace(settings.frame_rate)
         self._seen: dict[Path, tuple[int, int]] = {}
 
     def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
-        pace = Pace(self._settings.frame_rate, stop)
         while not stop.is_set():
             for path in self._new():
                 pixels = self._read(path)
                 if pixels is not None:
-                    pace.wait()
+                    self._pace.wait(stop)
                     yield Frame(pixels, path.name)
                 if stop.is_set():
                     return

@@ -27,13 +27,13 @@ class OpenCvSource:
     def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
         capture = self._open()
         try:
-            pace = Pace(self._frame_rate(capture), stop)
+            pace = Pace(self._frame_rate(capture))
             pixels = None
             while not stop.is_set():
                 is_read, pixels = capture.read(pixels)  # into the same memory each time
                 if not is_read:
                     break
-                pace.wait()
+                pace.wait(stop)
                 yield Frame(pixels)
         finally:
             capture.release()
