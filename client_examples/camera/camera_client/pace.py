@@ -19,5 +19,7 @@ class Pace:
         """Return when it is the next frame's time, or when everything stops."""
         if self._between:
             stop.wait(max(0.0, self._next - time.monotonic()))
-            # What a stall has cost is not made up for by a burst.
-            self._next = max(self._next + self._between, time.monotonic() - MOST_BEHIND_S)
+            now = time.monotonic()
+            # In step with the clock; but what a stall has cost is not made up for by a burst.
+            is_in_step = now < self._next + MOST_BEHIND_S
+            self._next = (self._next if is_in_step else now) + self._between
