@@ -79,7 +79,11 @@ class Result:
     anomaly_score: float  # 0 to 1
     anomaly_threshold: float  # anomalous from this score on
     anomalies: list[AnomalyType]  # "background" first; empty for classification models
-    mask: NDArray[np.uint8] | None  # (height, width, 3) RGB, white is background; None for classification models
+    mask: NDArray[np.uint8] | None
+    """(height, width, 3) RGB, white is background; None for classification models.
+
+    Of a picture in shared memory it lies there, too, and the segment's next picture overwrites it: copy what you keep.
+    """
     milliseconds: float  # from the call to the answer
     details: dict[str, str]  # model version, runtime, device, milliseconds of each step; empty with other agents
 
@@ -145,10 +149,10 @@ class SharedSegment:
             messages.SharedMemoryHandle(name=self.name, size=size, offset=size),
         )
 
-    def get(self, handle: messages.SharedMemoryHandle) -> bytes:
-        """A copy of what lies at the handle, for the next picture overwrites it."""
+    def get(self, handle: messages.SharedMemoryHandle) -> memoryview:
+        """What lies at the handle, in the segment itself."""
         assert self._memory is not None, "put a picture in first"
-        return self._memory[handle.offset : handle.offset + handle.size]
+        return memoryview(self._memory)[handle.offset : handle.offset + handle.size]
 
     def _at_least(self, size: int) -> mmap.mmap:
         if self._memory is None or len(self._memory) < size:

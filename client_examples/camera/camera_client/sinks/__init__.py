@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -50,10 +49,10 @@ class Sinks:
             raise
 
     def put(self, inspection: Inspection, pixels: NDArray[np.uint8]) -> None:
-        """Hand it to each sink that wants it. The pixels are copied once, and only for those that keep them."""
+        """Hand it to each sink that wants it. Pixels and mask are copied once, and only for those that keep them."""
         wanting = [sink for sink in self._sinks if sink.wants(inspection)]
         keeping = [sink for sink in wanting if sink.needs_pixels]
-        with_pixels = replace(inspection, pixels=pixels.copy()) if keeping else inspection
+        with_pixels = inspection.keeping(pixels) if keeping else inspection
         for sink in wanting:
             sink.put(with_pixels if sink.needs_pixels else inspection)
 
