@@ -76,6 +76,20 @@ def test_frames_of_a_played_video_are_inspected_or_counted_as_replaced(agent: Ag
 
 
 @needs_opencv
+@pytest.mark.parametrize("address", ["camera:/dev/video99", "rtsp://operator:s3cret@127.0.0.1:1/camera"])
+def test_a_camera_that_is_not_there_is_said_once_and_tried_again(
+    agent: AgentProcess, tmp_path: Path, address: str
+) -> None:
+    with CameraProcess(tmp_path, settings_for(agent, address), "--report-every", "0.3") as camera:
+        camera.wait_for_log(r"cannot be opened; tried again every 0.1 s\n(.*\n)*.*rates: (.*\n)*.*rates: ")
+        assert camera.stop() == 0
+    lines = camera.log.read_text().splitlines()
+    assert len([line for line in lines if "cannot be opened" in line]) == 1
+    assert not [line for line in lines if not line.startswith("20")], "nothing but our own words, each with its time"
+    assert "s3cret" not in camera.log.read_text()
+
+
+@needs_opencv
 def test_a_video_is_repeated_and_one_that_is_not_there_is_waited_for(agent: AgentProcess, tmp_path: Path) -> None:
     settings = settings_for(agent, "video:line.avi", at_end="repeat")
     with CameraProcess(tmp_path, settings) as camera:

@@ -15,6 +15,8 @@ from camera_client.pace import Pace
 from camera_client.settings import Source
 from camera_client.sources import Frame, SourceFailed
 
+FFMPEG_QUIET = "-8"
+
 
 class OpenCvSource:
     """OpenCV gives blue first; the conversion is at the same time the copy into shared memory."""
@@ -23,6 +25,9 @@ class OpenCvSource:
         self._settings = settings
         # OpenCV takes no time limit for V4L2 but this one, in whole seconds, which it reads once.
         os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(math.ceil(settings.silence_s))
+        # We say once what both would say at each attempt, and FFmpeg with the password.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
     def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
         capture = self._open()
