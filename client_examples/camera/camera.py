@@ -31,7 +31,7 @@ from camera_client.sinks import Sinks
 from camera_client.sinks.opening import open_sinks
 from camera_client.sources import open_source
 from camera_client.triggers import OnMessage, Trigger, trigger_for
-from edge_agent_client import EdgeAgentClient
+from edge_agent_client import EdgeAgentClient, remove_abandoned_segments
 
 LOOK_EVERY_S = 0.2
 AGAIN_AFTER_S = 2.0
@@ -65,6 +65,7 @@ def main() -> int:
 def run(settings: Settings, stop: threading.Event) -> None:
     """Inspect until `stop` is set or a recording has ended. Raises WrongSetting."""
     source, trigger = open_source(settings), trigger_for(settings.trigger)
+    remove_abandoned_segments()
     with contextlib.ExitStack() as stack:
         agent = stack.enter_context(EdgeAgentClient(settings.socket, settings.patience_s))
         segments = [stack.enter_context(agent.shared_segment()) for _ in range(settings.in_flight + 2)]

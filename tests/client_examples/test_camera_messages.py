@@ -106,11 +106,14 @@ def test_verdicts_on_disk_outlive_a_client_that_is_killed(agent: AgentProcess, t
             wait_for("them to be on disk", lambda: waiting_on_disk(tmp_path / "waiting/iot_core.sqlite") == 3)
             camera.process.kill()
             camera.process.wait()
+            left = camera.segments
         shutil.rmtree(tmp_path / "in")
         (tmp_path / "in").mkdir()
         nucleus.start()
         with CameraProcess(tmp_path, settings, environment=nucleus.environment) as camera:
             wait_for("those that waited", lambda: len(nucleus.published) == 3)
+            assert left and not [path for path in left if path.exists()], "its shared memory is given back, too"
+            assert camera.segments, "and nobody else's"
             assert camera.stop() == 0
         assert ids([payload for _, payload in nucleus.published]) == [verdict["id"] for verdict in told]
 
