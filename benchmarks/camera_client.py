@@ -195,6 +195,9 @@ class CameraClient:
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
         self._process.wait()
+        said = (self._folder / "camera.log").read_text()
+        if " 0 without answer" not in said.rpartition("in all")[2]:
+            raise RuntimeError(f"The camera client had frames without an answer; these rates mean nothing:\n{said}")
 
     def turn(self, served_by: list[int], seconds: float) -> Turn:
         """As many verdicts as there are."""

@@ -453,6 +453,7 @@ def test_the_example_of_settings_and_those_of_the_recipe_are_right() -> None:
         ({**CAMERA, "trigger": {"kind": "mqtt"}}, "trigger.topic: name the topic"),
         ({**CAMERA, "rules": {"reject_after": 3, "out_of": 2}}, "rules.reject_after: not more than rules.out_of"),
         ({**CAMERA, "gate": {"command": []}}, "gate.command: Expected `array` of length >= 1"),
+        ({**CAMERA, "mqtt": {"topic": "line/#"}}, "mqtt.topic: Expected `str` matching regex"),
         ({**CAMERA, "picture": {"rotate": 45}}, "picture.rotate: Invalid enum value 45"),
     ],
 )

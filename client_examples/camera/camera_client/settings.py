@@ -131,7 +131,8 @@ class Rules(Part):
 class Messages(Part):
     """Verdicts as messages that wait on disk while nobody takes them."""
 
-    topic: str
+    topic: Annotated[str, Meta(pattern="^[^+#]+$")]
+    """Where they are published: without the wildcards + and #."""
     verdicts: Verdicts = ALL
     qos: Literal[0, 1] = 1
     most_waiting: AtLeastOne = 10_000

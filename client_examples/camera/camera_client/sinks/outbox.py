@@ -124,7 +124,7 @@ class Outbox:
 
     def _count_those_on_disk(self) -> int:
         """The key of the last one there. Where the disk cannot be read, the count stays as it is."""
-        if not self._path.exists():
+        if not self._is_there():
             self._on_disk = 0
             return 0
         rows = self._ask("SELECT count(*), max(key) FROM message WHERE key > ?", (self._done_key,))
@@ -132,6 +132,12 @@ class Outbox:
             return 0
         [(self._on_disk, last_key)] = rows
         return last_key or 0
+
+    def _is_there(self) -> bool:
+        try:
+            return self._path.exists()
+        except OSError:  # nobody may look into its folder: writing will say so
+            return False
 
     def _ask(self, question: str, values: tuple[int, ...]) -> list[tuple[Any, ...]] | None:
         """The rows; None where they cannot be read."""
