@@ -54,7 +54,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="camera-")))
         package = make_package(arguments.model, folder / "packages", width, height)
         video = folder / "line.avi"
-        frames = make_video(video, width, height)
+        frames = make_video(video, arguments.codec, width, height)
         os.environ["EDGE_AGENT_THREADS"] = str(arguments.threads)
         server = stack.enter_context(agent(folder / "agent", package))
         order = Order(
@@ -69,7 +69,7 @@ def main() -> int:
         client = stack.enter_context(CameraClient(folder, video, server.address, arguments.in_flight))
         served_by = [server.pid, *server.workers]
         rounds = [_round(number, model, client, served_by, arguments.seconds) for number in range(arguments.rounds)]
-    print(f"{width} x {height}, {arguments.model} model, {frames} frames of video over and over")
+    print(f"{width} x {height}, {arguments.model} model, {frames} frames of {arguments.codec} over and over")
     print(f"{os.cpu_count()} cores, {arguments.threads or 'all'} threads for the graph", end="")
     print(f", {arguments.in_flight} calls at a time, {arguments.rounds} rounds")
     rates = [[each[index].per_second for each in rounds] for index in range(2)]
@@ -124,9 +124,9 @@ def make_package(model: str, folder: Path, width: int, height: int) -> Package:
     return Package(package, "segmentation")
 
 
-def make_video(path: Path, width: int, height: int, frames: int = 60) -> int:
-    """Motion JPEG, as cameras send it at this size; how many frames it has."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (width, height))
+def make_video(path: Path, codec: str, width: int, height: int, frames: int = 60) -> int:
+    """A scene that moves; how many frames it has."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 30, (width, height))
     scene = picture(width, height)
     for number in range(frames):
         writer.write(np.ascontiguousarray(np.roll(scene, 8 * number, axis=1)[..., ::-1]))
@@ -226,6 +226,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.camera_client", description=description)
     parser.add_argument("--size", type=_size, default=(1280, 960), metavar="WIDTHxHEIGHT")
     parser.add_argument("--model", choices=["small", "fitted"], default="fitted")
+    parser.add_argument("--codec", default="MJPG", help="of the video: MJPG (as cameras send it), mp4v, ...")
     parser.add_argument("--threads", type=int, default=1, help="of the graph; 0: as many as there are cores")
     parser.add_argument("--in-flight", type=int, default=3, help="calls at a time")
     parser.add_argument("--rounds", type=int, default=20)
