@@ -31,7 +31,7 @@ from camera_client.sinks import Sinks
 from camera_client.sinks.opening import open_sinks
 from camera_client.sources import open_source
 from camera_client.triggers import OnMessage, Trigger, trigger_for
-from edge_agent_client import EdgeAgentClient
+from edge_agent_client import EdgeAgentClient, remove_abandoned_segments
 
 LOOK_EVERY_S = 0.2
 AGAIN_AFTER_S = 2.0
@@ -87,11 +87,13 @@ def _run_component(arguments: argparse.Namespace, stop: threading.Event) -> None
 def run(settings: Settings, stop: threading.Event) -> None:
     """Inspect until `stop` is set or a recording has ended. Raises WrongSetting."""
     source, trigger = open_source(settings), trigger_for(settings.trigger)
+    remove_abandoned_segments()
     with contextlib.ExitStack() as stack:
         agent = stack.enter_context(EdgeAgentClient(settings.socket, settings.patience_s))
         segments = [stack.enter_context(agent.shared_segment()) for _ in range(settings.in_flight + 2)]
         ring = FrameRing(segments, settings.source.skips_frames)
         sinks = Sinks(open_sinks(settings))
+        stack.callback(sinks.close, 0.0)  # for what follows may fail
         _subscribe(settings, trigger)
         keeper = ModelKeeper(agent, settings.model, ring)
         capturing = Capturing(settings, source, trigger, ring)
@@ -162,6 +164,8 @@ def _overridden(values: dict[str, Any], arguments: argparse.Namespace) -> dict[s
             part = values
             for parent in parents:
                 part = part.setdefault(parent, {})
+                if not isinstance(part, dict):
+                    raise WrongSetting(f"{parent}: Expected `object`, got `{part!r}`")
             part[key] = value
     return values
 

@@ -14,6 +14,7 @@ Needs grpcio, protobuf, numpy, and the two generated files beside this one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import secrets
@@ -29,6 +30,9 @@ from edge_agent_pb2_grpc import EdgeAgentStub
 from numpy.typing import NDArray
 
 DEFAULT_SOCKET = "unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock"
+
+SHARED_MEMORY, SEGMENT = Path("/dev/shm"), "edge-agent-client"
+"""Where segments are, and what their names begin with."""
 
 LARGEST_MESSAGE = 4096 * 4096 * 3 + 64 * 1024
 """Bytes. The largest picture's mask; gRPC's own limit of 4 MiB refuses masks beyond about 1180 x 1180 pixels."""
@@ -79,7 +83,11 @@ class Result:
     anomaly_score: float  # 0 to 1
     anomaly_threshold: float  # anomalous from this score on
     anomalies: list[AnomalyType]  # "background" first; empty for classification models
-    mask: NDArray[np.uint8] | None  # (height, width, 3) RGB, white is background; None for classification models
+    mask: NDArray[np.uint8] | None
+    """(height, width, 3) RGB, white is background; None for classification models.
+
+    Of a picture in shared memory it lies there, too, and the segment's next picture overwrites it: copy what you keep.
+    """
     milliseconds: float  # from the call to the answer
     details: dict[str, str]  # model version, runtime, device, milliseconds of each step; empty with other agents
 
@@ -95,11 +103,14 @@ class SharedSegment:
 
     def __init__(self, group: int | None = None) -> None:
         """`group`: id of a group that the agent's user is in, where client and agent run as different users."""
-        self.name = f"edge-agent-client-{os.getpid()}-{secrets.token_hex(4)}"
-        self._path = Path("/dev/shm") / self.name
+        self.name = f"{SEGMENT}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._path = SHARED_MEMORY / self.name
         self._memory: mmap.mmap | None = None
         self._room: NDArray[np.uint8] | None = None
-        self._descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        unfinished = self._path.with_name(f".{self.name}")
+        self._descriptor = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # as long as this process lives: see remove_abandoned_segments
+        unfinished.rename(self._path)
         if group is not None:
             self.share_with(group)
         os.fchmod(self._descriptor, 0o660)  # whatever the umask is: the agent reads the picture and writes the mask
@@ -145,10 +156,10 @@ class SharedSegment:
             messages.SharedMemoryHandle(name=self.name, size=size, offset=size),
         )
 
-    def get(self, handle: messages.SharedMemoryHandle) -> bytes:
-        """A copy of what lies at the handle, for the next picture overwrites it."""
+    def get(self, handle: messages.SharedMemoryHandle) -> memoryview:
+        """What lies at the handle, in the segment itself."""
         assert self._memory is not None, "put a picture in first"
-        return self._memory[handle.offset : handle.offset + handle.size]
+        return memoryview(self._memory)[handle.offset : handle.offset + handle.size]
 
     def _at_least(self, size: int) -> mmap.mmap:
         if self._memory is None or len(self._memory) < size:
@@ -156,6 +167,23 @@ class SharedSegment:
             os.posix_fallocate(self._descriptor, 0, size)
             self._memory = mmap.mmap(self._descriptor, size)
         return self._memory
+
+
+def remove_abandoned_segments() -> None:
+    """Remove the segments of clients that were killed.
+
+    Their process is gone, and nobody holds a lock: in another container a process may be there that we do not see.
+    """
+    for path in SHARED_MEMORY.glob(f"{SEGMENT}-*"):
+        if Path("/proc", path.name.split("-")[3]).exists():
+            continue
+        with contextlib.suppress(OSError):  # it is another user's, or in use, or gone meanwhile
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 class EdgeAgentClient:

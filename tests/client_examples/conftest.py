@@ -5,6 +5,15 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from tests.support.checkout import ROOT
+from tests.support.gstreamer import gstreamers_environment
 
 sys.path += [str(ROOT / "client_examples" / folder) for folder in ("camera", "live_view")]
+
+
+@pytest.fixture(scope="session")
+def gstreamer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a process needs in its environment to use GStreamer."""
+    return gstreamers_environment(tmp_path_factory.mktemp("bindings"))

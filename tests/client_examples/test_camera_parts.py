@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
 import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,16 +17,22 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from camera_client import pace as pace_module
 from camera_client import settings as camera_settings
 from camera_client import triggers
 from camera_client.disk_budget import DiskBudget, LargerThanTheBudget
 from camera_client.frame_ring import FrameRing, Slot
 from camera_client.geometry import CropOutside, picture_of
 from camera_client.inspection import LARGEST_MESSAGE, Decision, Inspection
-from camera_client.settings import Crop, JsonLines, Part, Picture, WrongSetting, settings_from
+from camera_client.pace import Pace
+from camera_client.settings import Crop, JsonLines, Part, Picture, Source, WrongSetting, settings_from
+from camera_client.sinks import Sink, Sinks
+from camera_client.sinks import outbox as outbox_module
 from camera_client.sinks.json_lines import JsonLinesWriter
 from camera_client.sinks.outbox import Outbox
+from camera_client.sinks.queued import QueuedSink
 
+from tests.support.agent_process import PATIENCE, wait_for
 from tests.support.checkout import ROOT
 
 CAMERA = {"model": "parts", "source": {"address": "camera:/dev/video0"}}
@@ -168,6 +178,10 @@ def test_each_message_finds_one_frame_and_is_forgotten_when_none_comes(monkeypat
     now += 0.6
     assert not trigger.is_due()
     assert trigger.missed == 1
+    trigger.came()
+    now += 0.6
+    trigger.came()
+    assert trigger.missed == 2, "also while no frame asks"
 
 
 def test_messages_leave_in_the_order_they_came_whatever_is_on_disk(tmp_path: Path) -> None:
@@ -180,7 +194,7 @@ def test_messages_leave_in_the_order_they_came_whatever_is_on_disk(tmp_path: Pat
     came = []
     while messages := outbox.first(2, timeout=0):
         came += [message.payload for message in messages]
-        outbox.sent(messages[-1].key)
+        outbox.sent(messages)
     assert came == [b"0", b"1", b"2", b"3", b"4", b"5"]
     assert len(outbox) == outbox.dropped == 0
 
@@ -189,7 +203,7 @@ def test_what_was_written_to_disk_is_there_for_the_next_run(tmp_path: Path) -> N
     first = Outbox(tmp_path / "o.sqlite", most_waiting=100)
     for number in range(4):
         first.add(b"%d" % number)
-    first.sent(first.first(1, timeout=0)[-1].key)
+    first.sent(first.first(1, timeout=0))
     first.to_disk()
     second = Outbox(tmp_path / "o.sqlite", most_waiting=100)
     second.add(b"new")
@@ -214,7 +228,7 @@ def test_messages_taken_before_they_were_written_to_disk_are_not_sent_twice(tmp_
         outbox.add(b"%d" % number)
     taken = outbox.first(2, timeout=0)
     outbox.to_disk()
-    outbox.sent(taken[-1].key)
+    outbox.sent(taken)
     assert [message.payload for message in outbox.first(9, timeout=0)] == [b"2"]
 
 
@@ -235,6 +249,131 @@ def test_a_damaged_file_is_put_aside_and_messages_are_kept_in_a_new_one(tmp_path
     outbox.to_disk()
     assert [message.payload for message in Outbox(tmp_path / "o.sqlite", 9).first(9, timeout=0)] == [b"new"]
     assert (tmp_path / "o.damaged").exists()
+
+
+@pytest.mark.parametrize("what_happens", ["is damaged", "is removed"])
+def test_new_messages_leave_when_the_file_on_disk_is_damaged_or_removed(tmp_path: Path, what_happens: str) -> None:
+    path = tmp_path / "o.sqlite"
+    outbox = Outbox(path, most_waiting=9)
+    outbox.add(b"lost")
+    outbox.to_disk()
+    path.unlink()
+    if what_happens == "is damaged":
+        path.write_bytes(b"what a power failure has left" * 100)
+    outbox.add(b"new")
+    came: list[bytes] = []
+    while not came and len(outbox):
+        came = [message.payload for message in outbox.first(9, timeout=0)]
+    assert came == [b"new"]
+    assert outbox.dropped == 1
+
+
+def test_a_message_that_was_dropped_while_it_was_on_its_way_counts_as_sent(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.sqlite", most_waiting=2)
+    outbox.add(b"0")
+    on_the_way = outbox.first(9, timeout=0)
+    outbox.add(b"1")
+    outbox.add(b"2")
+    assert (outbox.acknowledged, len(outbox), outbox.dropped) == (0, 2, 1)
+    outbox.sent(on_the_way)
+    assert (outbox.acknowledged, len(outbox), outbox.dropped) == (1, 2, 0)
+
+
+def test_only_what_has_waited_is_written_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(outbox_module.time, "monotonic", lambda: now)
+    outbox = Outbox(tmp_path / "o.sqlite", most_waiting=9)
+    outbox.add(b"0")
+    outbox.keep()
+    assert not (tmp_path / "o.sqlite").exists()
+    now += outbox_module.TO_DISK_AFTER_S + 0.1
+    outbox.keep()
+    assert [message.payload for message in Outbox(tmp_path / "o.sqlite", 9).first(9, timeout=0)] == [b"0"]
+
+
+class HangingWriter:
+    """Takes one inspection and does not come back before it is told to."""
+
+    needs_pixels = True
+
+    def __init__(self) -> None:
+        self.began, self.may_end = threading.Event(), threading.Event()
+
+    def wants(self, inspection: Inspection) -> bool:
+        return True
+
+    def write(self, inspection: Inspection) -> None:
+        self.began.set()
+        assert self.may_end.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(("side", "may_wait"), [(64, 30), (2048, 7), (8192, 1)])
+def test_pictures_that_wait_for_a_slow_disk_take_a_bounded_amount_of_memory(side: int, may_wait: int) -> None:
+    writer = HangingWriter()
+    sink = QueuedSink("overlays", writer)
+    pixels = np.broadcast_to(np.uint8(0), (side, side, 3))  # as large as it says, in one byte of memory
+    picture = replace(inspection(), pixels=pixels)
+    sink.put(picture)
+    assert writer.began.wait(PATIENCE)
+    for _ in range(40):
+        sink.put(picture)
+    writer.may_end.set()
+    sink.close(time.monotonic() + PATIENCE)
+    assert sink.counts() == f"{may_wait + 1} written, 0 failed, {40 - may_wait} dropped"
+
+
+def test_sinks_that_are_there_end_when_another_cannot_be_made() -> None:
+    """Under Greengrass wrong settings are tried again for ever: threads must not pile up."""
+    writer = HangingWriter()
+    writer.may_end.set()
+
+    def make() -> Iterator[Sink]:
+        yield QueuedSink("a sink of this test", writer)
+        raise WrongSetting("mqtt: this needs paho-mqtt")
+
+    with pytest.raises(WrongSetting):
+        Sinks(make())
+    wait_for("its thread to end", lambda: "a sink of this test" not in {each.name for each in threading.enumerate()})
+
+
+def test_a_password_in_an_address_is_shown_to_nobody() -> None:
+    source = Source(address="rtsp://operator:s3cret@10.0.0.7:554/stream?a=b@c")
+    assert source.shown == "rtsp://10.0.0.7:554/stream?a=b@c"
+    assert "s3cret" in source.place
+
+
+def test_a_camera_may_be_named_by_its_number() -> None:
+    assert Source(address="camera:2").place == "/dev/video2"
+    assert Source(address="camera:/dev/v4l/by-id/usb-1").place == "/dev/v4l/by-id/usb-1"
+
+
+def test_each_camera_and_device_has_a_name_of_its_own_on_the_broker() -> None:
+    own = settings_from({**CAMERA, "name": "line-2"}).broker.client_id
+    assert own == f"line-2@{platform.node()}"
+    assert settings_from({**CAMERA, "broker": {"client_id": "press"}}).broker.client_id == "press"
+
+
+def test_a_recording_keeps_its_pace_and_makes_up_for_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    waited: list[float] = []
+
+    class Stop(threading.Event):
+        def wait(self, seconds: float | None = None) -> bool:
+            nonlocal now
+            waited.append(round(seconds or 0, 3))
+            now += seconds or 0
+            return False
+
+    monkeypatch.setattr(pace_module.time, "monotonic", lambda: now)
+    pace, stop = Pace(frame_rate=10), Stop()
+    for _ in range(3):
+        pace.wait(stop)
+        now += 0.03  # what decoding takes
+    assert waited == [0, 0.07, 0.07]
+    now += 60
+    for _ in range(4):
+        pace.wait(stop)
+    assert waited[3:] == [0, 0.1, 0.1, 0.1]
 
 
 def test_a_message_with_too_many_types_leaves_out_the_smallest_and_counts_them() -> None:
@@ -314,6 +453,7 @@ def test_the_example_of_settings_and_those_of_the_recipe_are_right() -> None:
         ({**CAMERA, "trigger": {"kind": "mqtt"}}, "trigger.topic: name the topic"),
         ({**CAMERA, "rules": {"reject_after": 3, "out_of": 2}}, "rules.reject_after: not more than rules.out_of"),
         ({**CAMERA, "gate": {"command": []}}, "gate.command: Expected `array` of length >= 1"),
+        ({**CAMERA, "mqtt": {"topic": "line/#"}}, "mqtt.topic: Expected `str` matching regex"),
         ({**CAMERA, "picture": {"rotate": 45}}, "picture.rotate: Invalid enum value 45"),
     ],
 )

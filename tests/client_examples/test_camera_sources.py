@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +11,10 @@ import pytest
 
 from tests.support.agent_process import AgentProcess
 from tests.support.camera_process import CameraProcess
+from tests.support.gstreamer import RtspCamera, needs_opencv
 from tests.support.packages import make_package
 
-DEBIAN = Path("/usr/lib/python3/dist-packages")
-RTSP_SERVER = Path(__file__).parents[1] / "support" / "rtsp_server.py"
 WIDTH, HEIGHT = 98, 66  # rows that GStreamer pads: 294 bytes become 296
-CAN_USE_GSTREAMER = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init(None)"
-
-needs_opencv = pytest.mark.skipif(find_spec("cv2") is None, reason="opencv-python-headless is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +30,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         )
         running.run_model("red", package)
         yield running
-
-
-@pytest.fixture(scope="module")
-def gstreamer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which this Python finds Debian's bindings, and no other package of Debian's."""
-    folder = tmp_path_factory.mktemp("bindings")
-    if (DEBIAN / "gi").is_dir():
-        (folder / "gi").symlink_to(DEBIAN / "gi")
-    environment = {"PYTHONPATH": str(folder)}
-    tried = subprocess.run(
-        [sys.executable, "-c", CAN_USE_GSTREAMER], env=os.environ | environment, capture_output=True, check=False
-    )
-    if tried.returncode or shutil.which("gst-launch-1.0") is None:
-        pytest.skip("GStreamer with its bindings for this Python is not installed (python3-gi, gstreamer1.0-tools)")
-    return environment
 
 
 def settings_for(agent: AgentProcess, address: str, **source: Any) -> dict[str, Any]:
@@ -101,6 +76,20 @@ def test_frames_of_a_played_video_are_inspected_or_counted_as_replaced(agent: Ag
 
 
 @needs_opencv
+@pytest.mark.parametrize("address", ["camera:/dev/video99", "rtsp://operator:s3cret@127.0.0.1:1/camera"])
+def test_a_camera_that_is_not_there_is_said_once_and_tried_again(
+    agent: AgentProcess, tmp_path: Path, address: str
+) -> None:
+    with CameraProcess(tmp_path, settings_for(agent, address), "--report-every", "0.3") as camera:
+        camera.wait_for_log(r"cannot be opened; tried again every 0.1 s\n(.*\n)*.*rates: (.*\n)*.*rates: ")
+        assert camera.stop() == 0
+    lines = camera.log.read_text().splitlines()
+    assert len([line for line in lines if "cannot be opened" in line]) == 1
+    assert not [line for line in lines if not line.startswith("20")], "nothing but our own words, each with its time"
+    assert "s3cret" not in camera.log.read_text()
+
+
+@needs_opencv
 def test_a_video_is_repeated_and_one_that_is_not_there_is_waited_for(agent: AgentProcess, tmp_path: Path) -> None:
     settings = settings_for(agent, "video:line.avi", at_end="repeat")
     with CameraProcess(tmp_path, settings) as camera:
@@ -138,35 +127,6 @@ def test_gstreamer_reads_videos_too(agent: AgentProcess, tmp_path: Path, gstream
     with CameraProcess(tmp_path, settings, environment=gstreamer) as camera:
         assert camera.wait() == 0
     assert [told["verdict"] for told in camera.verdicts] == ["reject"] * 20
-
-
-class RtspCamera:
-    """A network camera that can be switched off and on."""
-
-    def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"rtsp://127.0.0.1:{free.getsockname()[1]}/camera"
-
-    def __enter__(self) -> RtspCamera:
-        self.switch_on()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.switch_off()
-
-    def switch_on(self) -> None:
-        port = self.address.rpartition(":")[2].partition("/")[0]
-        self._process = subprocess.Popen(
-            ["/usr/bin/python3", str(RTSP_SERVER), port], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != "ready\n":
-            pytest.skip("no RTSP server (gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-ugly)")
-
-    def switch_off(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A red RTSP stream at rtsp://127.0.0.1:PORT/camera, until it is ended: `/usr/bin/python3 rtsp_server.py PORT`.
+"""A red RTSP stream at rtsp://127.0.0.1:PORT/camera, until it is ended: `rtsp_server.py PORT WIDTH HEIGHT`.
 
 For the Python of the system: Debian's packages (python3-gi, gir1.2-gst-rtsp-server-1.0) are for that one.
 """
@@ -12,10 +12,12 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 (versions first)
 
 Gst.init(None)
-server = GstRtspServer.RTSPServer(address="127.0.0.1", service=sys.argv[1])
+port, width, height = sys.argv[1:]
+server = GstRtspServer.RTSPServer(address="127.0.0.1", service=port)
 factory = GstRtspServer.RTSPMediaFactory(shared=True)
 factory.set_launch(
-    "( videotestsrc is-live=true pattern=red ! video/x-raw,width=96,height=64,framerate=20/1 ! videoconvert ! "
+    f"( videotestsrc is-live=true pattern=red ! video/x-raw,width={width},height={height},framerate=20/1 ! "
+    "videoconvert ! "
     "x264enc tune=zerolatency key-int-max=5 ! rtph264pay name=pay0 pt=96 )"
 )
 server.get_mount_points().add_factory("/camera", factory)

@@ -42,38 +42,57 @@ class Capturing:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                if self._read_to_the_end() and not self._goes_on():
+                before = self.read
+                if self._read_to_the_end() and not self._goes_on(is_empty=self.read == before):
                     logging.getLogger("source").info("the recording has ended")
                     return
         finally:
             self._ring.end()
 
-    def _goes_on(self) -> bool:
+    def _goes_on(self, is_empty: bool) -> bool:
         """What the settings say of a recording's end."""
-        at_end = self._settings.source.at_end
-        while at_end == "wait" and self._settings.source.kind != "folder" and not self._stop.is_set():
+        source = self._settings.source
+        while source.at_end == "wait" and source.kind != "folder" and not self._stop.is_set():
             self._stop.wait(WAIT_FOR_MORE_S)
-        return at_end != "exit"
+        if source.at_end == "repeat" and is_empty:
+            self._stop.wait(source.reconnect_s)
+        return source.at_end != "exit"
 
     def _read_to_the_end(self) -> bool:
         """Whether it came to the end, rather than to a fault."""
+        again = f"tried again every {self._settings.source.reconnect_s:g} s"
         try:
             with closing(self._source.frames(self._stop)) as frames:
                 for frame in frames:
                     self.read += 1
-                    if self._trigger.is_due():
-                        self._hand_on(frame)
-                    self._complaint.is_over()
-        except (SourceFailed, CropOutside, NoSharedMemory) as problem:
-            self._complaint.say(f"{problem}; tried again every {self._settings.source.reconnect_s:g} s")
-        except Exception:  # drivers and decoders have errors that nobody foresaw, and another frame may be fine
-            logging.getLogger("source").exception("an error nobody foresaw; tried again")
+                    if not self._trigger.is_due() or self._hand_on(frame):
+                        self._complaint.is_over()
+        except SourceFailed as problem:
+            self._complaint.say(f"{problem}; {again}")
+        except Exception as error:  # drivers and decoders have errors that nobody foresaw; another frame may be fine
+            self._complaint.say(f"an error nobody foresaw ({error!r}); {again}", traceback=True)
         else:
             return True
         self._stop.wait(self._settings.source.reconnect_s)
         return False
 
-    def _hand_on(self, frame: Frame) -> None:
+    def _hand_on(self, frame: Frame) -> bool:
+        """Whether the frame is in the ring now. One that cannot be inspected costs no other."""
+        while not self._stop.is_set():
+            try:
+                self._offer(frame)
+                return True
+            except CropOutside as problem:
+                self._complaint.say(f"{frame.name} cannot be inspected: {problem}".lstrip())
+                return False
+            except NoSharedMemory as problem:
+                self._complaint.say(f"{problem}; nothing can be inspected until there is")
+            if self._settings.source.skips_frames:
+                return False
+            self._stop.wait(self._settings.source.reconnect_s)
+        return False
+
+    def _offer(self, frame: Frame) -> None:
         picture = picture_of(frame.pixels, self._settings.picture)
 
         def write(slot: Slot) -> None:

@@ -17,10 +17,10 @@ class Complaint:
         """Whether it goes wrong now."""
         return bool(self._last)
 
-    def say(self, text: str) -> None:
-        """It goes wrong, like this."""
+    def say(self, text: str, traceback: bool = False) -> None:
+        """It goes wrong, like this; `traceback`: also where, of the exception that is being handled."""
         if text != self._last:
-            self._log.warning(text)
+            self._log.warning(text, exc_info=traceback)
             self._last = text
 
     def is_over(self) -> None:

@@ -21,6 +21,8 @@ from camera_client.sinks import Sinks
 
 PAUSE_S = 0.2
 """After a frame without an answer: the next ones will hardly have one at once."""
+LONGEST_PROBLEM = 1000
+"""Characters: it goes into messages, which have a limit."""
 
 
 class Inspecting:
@@ -98,9 +100,11 @@ class Inspecting:
         try:
             return self._agent.detect(self._settings.model, slot.pixels, slot.segment), ""
         except grpc.RpcError as error:
-            return None, f"{error.code().name}: {error.details()}"
-        except ValueError as error:  # among others how gRPC says that the channel is closed: everything ends
-            return None, str(error)
+            return None, f"{error.code().name}: {error.details()}"[:LONGEST_PROBLEM]
+        except Exception as error:  # whatever it is: the frames behind this one wait for their turn
+            if not self._stop.is_set():  # else it is how gRPC says that the channel is closed
+                logging.getLogger("agent").exception("an error nobody foresaw")
+            return None, f"{error!r}"[:LONGEST_PROBLEM]
 
     def _tell(self, slot: Slot, result: Result | None, problem: str) -> None:
         if result is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +41,13 @@ class Inspection:
     decision: Decision
     result: Result | None  # None: no answer came
     pixels: NDArray[np.uint8] | None  # (height, width, 3) RGB; only where a sink wants them
+
+    def keeping(self, pixels: NDArray[np.uint8]) -> Inspection:
+        """The same with copies of the pixels and of the mask, which the next frame overwrites in shared memory."""
+        result = self.result
+        if result is not None and result.mask is not None:
+            result = replace(result, mask=result.mask.copy())
+        return replace(self, result=result, pixels=pixels.copy())
 
     def record(self) -> dict[str, Any]:
         """What is told of it, for JSON."""

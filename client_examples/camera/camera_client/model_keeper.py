@@ -48,6 +48,9 @@ class ModelKeeper:
                 self._again(f"{error.code().name}: {error.details()}")
             except ModelCannotStart as problem:
                 self._again(str(problem))
+            except Exception as error:  # the model has to be looked after whatever happens
+                if not self._stopped.is_set():  # else it is how gRPC says that the channel is closed
+                    self._again(f"an error nobody foresaw ({error!r})")
             else:
                 self._complaint.is_over()
                 # Only now is it sure that the agent's socket is there, and tells its group.

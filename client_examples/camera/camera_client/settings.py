@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,6 +39,8 @@ class Source(Part):
     width: Annotated[int, Meta(ge=0)] = 0
     height: Annotated[int, Meta(ge=0)] = 0
     """What a camera is asked for, in pixels; 0: as it is."""
+    pixel_format: Annotated[str, Meta(pattern="^([A-Z0-9]{4})?$")] = ""
+    """What a camera is asked for, as V4L2 calls it: MJPG, YUYV, ...; empty: what the reader prefers."""
     frame_rate: NotNegative = 0.0
     """Frames a second: asked of a camera; the pace of a folder or a video. 0: a camera's or video's own; no pace."""
     skip_frames: bool | None = None
@@ -55,8 +59,16 @@ class Source(Part):
 
     @property
     def place(self) -> str:
-        """What the source itself is told: the address, for RTSP with its kind."""
-        return self.address if self.kind == "rtsp" else self.address.partition(":")[2]
+        """What the source itself is told: the address, for RTSP with its kind; `camera:0` is /dev/video0."""
+        if self.kind == "rtsp":
+            return self.address
+        place = self.address.partition(":")[2]
+        return f"/dev/video{place}" if self.kind == "camera" and place.isdigit() else place
+
+    @property
+    def shown(self) -> str:
+        """`place` for people: without the user and password that an RTSP address may carry."""
+        return re.sub(r"^rtsp://[^/]*@", "rtsp://", self.place)
 
     @property
     def is_camera(self) -> bool:
@@ -119,7 +131,8 @@ class Rules(Part):
 class Messages(Part):
     """Verdicts as messages that wait on disk while nobody takes them."""
 
-    topic: str
+    topic: Annotated[str, Meta(pattern="^[^+#]+$")]
+    """Where they are published: without the wildcards + and #."""
     verdicts: Verdicts = ALL
     qos: Literal[0, 1] = 1
     most_waiting: AtLeastOne = 10_000
@@ -135,8 +148,8 @@ class Broker(Part):
     password_file: str = ""
     ca_file: str = ""
     """Certificates to trust, PEM; given, the connection is by TLS."""
-    client_id: str = "edge-agent-camera"
-    """Unique on the broker: it throws out the older of two clients with one name."""
+    client_id: str = ""
+    """Unique on the broker: it throws out the older of two clients with one name. Default: NAME@HOST."""
 
 
 class JsonLines(Part):
@@ -233,6 +246,9 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         raise WrongSetting(f"{where.removesuffix('`') or 'settings'}: {what}") from None
+    if not settings.broker.client_id:
+        own = msgspec.structs.replace(settings.broker, client_id=f"{settings.name}@{platform.node()}")
+        settings = msgspec.structs.replace(settings, broker=own)
     _check_source(settings)
     _check_trigger(settings)
     if settings.rules.reject_after > settings.rules.out_of:

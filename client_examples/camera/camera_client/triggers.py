@@ -77,18 +77,22 @@ class OnMessage:
     def came(self) -> None:
         """A message is there."""
         with self._lock:
+            self._forget_old_ones()  # here, too: while the camera is away nobody asks
             self._waiting.append(time.monotonic())
 
     def is_due(self) -> bool:
-        now = time.monotonic()
         with self._lock:
-            while self._waiting and self._waiting[0] < now - self._valid:
-                self._waiting.popleft()
-                self.missed += 1
+            self._forget_old_ones()
             if not self._waiting:
                 return False
             self._waiting.popleft()
             return True
+
+    def _forget_old_ones(self) -> None:
+        too_old = time.monotonic() - self._valid
+        while self._waiting and self._waiting[0] < too_old:
+            self._waiting.popleft()
+            self.missed += 1
 
 
 def trigger_for(settings: TriggerSettings) -> Trigger:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -41,15 +40,21 @@ class Sinks:
     """All that the settings ask for."""
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
-        self._sinks = list(sinks)
+        self._sinks: list[Sink] = []
+        try:
+            for sink in sinks:
+                self._sinks.append(sink)
+        except Exception:
+            self.close(0.0)  # those that are there already have threads
+            raise
 
     def put(self, inspection: Inspection, pixels: NDArray[np.uint8]) -> None:
-        """Hand it to each sink that wants it. The pixels are copied once, and only for those that keep them."""
+        """Hand it to each sink that wants it. Pixels and mask are copied once, and only for those that keep them."""
         wanting = [sink for sink in self._sinks if sink.wants(inspection)]
-        if any(sink.needs_pixels for sink in wanting):
-            inspection = replace(inspection, pixels=pixels.copy())
+        keeping = [sink for sink in wanting if sink.needs_pixels]
+        with_pixels = inspection.keeping(pixels) if keeping else inspection
         for sink in wanting:
-            sink.put(inspection)
+            sink.put(with_pixels if sink.needs_pixels else inspection)
 
     def close(self, patience: float) -> None:
         """Let all finish, within `patience` seconds together."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from awsiot.greengrasscoreipc.model import BinaryMessage, PublishMessage
 
 from camera_client.greengrass_ipc import Nucleus, NucleusFailed, Question
+from camera_client.settings import Messages, Settings
 from camera_client.sinks.messages import NotSent
 from camera_client.sinks.outbox import Message
 
@@ -15,10 +16,10 @@ from camera_client.sinks.outbox import Message
 class IotCoreTransport:
     """The nucleus acknowledges what it has put into its own queue for AWS IoT Core."""
 
-    def __init__(self, nucleus: Nucleus, topic: str, qos: int) -> None:
-        self._nucleus, self._topic, self._qos = nucleus, topic, str(qos)
+    def __init__(self, settings: Settings, asked: Messages) -> None:
+        self._nucleus, self._topic, self._qos = Nucleus(), asked.topic, str(asked.qos)
 
-    def send(self, messages: list[Message], stop: threading.Event) -> int | None:
+    def send(self, messages: list[Message], stop: threading.Event) -> int:
         return _ask(self._nucleus, messages, self._publish)
 
     def close(self) -> None:
@@ -31,10 +32,10 @@ class IotCoreTransport:
 class LocalTopicTransport:
     """For other components of this device."""
 
-    def __init__(self, nucleus: Nucleus, topic: str) -> None:
-        self._nucleus, self._topic = nucleus, topic
+    def __init__(self, settings: Settings, asked: Messages) -> None:
+        self._nucleus, self._topic = Nucleus(), asked.topic
 
-    def send(self, messages: list[Message], stop: threading.Event) -> int | None:
+    def send(self, messages: list[Message], stop: threading.Event) -> int:
         return _ask(self._nucleus, messages, self._publish)
 
     def close(self) -> None:
@@ -45,14 +46,13 @@ class LocalTopicTransport:
         return lambda client: client.publish_to_topic_async(topic=self._topic, publish_message=message)
 
 
-def _ask(nucleus: Nucleus, messages: list[Message], publish: Callable[[bytes], Question]) -> int | None:
-    """The key of the last message that was taken, before one that was not."""
-    last_key = None
-    answers = nucleus.ask(*(publish(message.payload) for message in messages))
+def _ask(nucleus: Nucleus, messages: list[Message], publish: Callable[[bytes], Question]) -> int:
+    """How many were taken, before one that was not."""
+    taken = 0
     try:
-        for message, _ in zip(messages, answers, strict=True):
-            last_key = message.key
+        for _ in nucleus.ask(*(publish(message.payload) for message in messages)):
+            taken += 1
     except NucleusFailed as problem:
-        if last_key is None:
+        if not taken:
             raise NotSent(str(problem)) from None
-    return last_key
+    return taken

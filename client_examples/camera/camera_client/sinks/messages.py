@@ -15,6 +15,7 @@ from camera_client.sinks.outbox import Message, Outbox
 AT_ONCE = 20
 """Messages on the way at the same time: a distant broker takes as many more a second."""
 LOOK_EVERY_S = 0.5
+KEEP_EVERY_S = 0.5
 AGAIN_AFTER_S = 1.0
 
 
@@ -25,11 +26,10 @@ class NotSent(Exception):
 class Transport(Protocol):
     """A way to send; connects by itself."""
 
-    def send(self, messages: list[Message], stop: threading.Event) -> int | None:
-        """Send them in order, return when they are acknowledged or `stop` is set.
+    def send(self, messages: list[Message], stop: threading.Event) -> int:
+        """Send them in order; return when they are acknowledged or `stop` is set.
 
-        Returns the key of the last one acknowledged together with all before it; None where there is none.
-        Raises NotSent.
+        Returns how many are, counted from the first up to one that is not. Raises NotSent.
         """
 
     def close(self) -> None:
@@ -37,7 +37,10 @@ class Transport(Protocol):
 
 
 class MessageSink:
-    """Sends from a thread of its own. What is acknowledged is forgotten; everything else is sent (again) later."""
+    """Sends from a thread of its own. What is acknowledged is forgotten; everything else is sent (again) later.
+
+    A second thread writes to disk what waits: neither a connection nor a disk that hangs keeps the line.
+    """
 
     needs_pixels = False
 
@@ -46,9 +49,9 @@ class MessageSink:
         self._settings, self._transport, self._outbox = settings, transport, outbox
         self._complaint = Complaint(name)
         self._stop = threading.Event()
-        self._sent = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+        threading.Thread(target=self._keep, name=f"{name} to disk", daemon=True).start()
 
     def wants(self, inspection: Inspection) -> bool:
         return inspection.decision.verdict in self._settings.verdicts
@@ -65,7 +68,7 @@ class MessageSink:
         self._transport.close()
 
     def counts(self) -> str:
-        return f"{self._sent} sent, {len(self._outbox)} waiting, {self._outbox.dropped} dropped"
+        return f"{self._outbox.acknowledged} sent, {len(self._outbox)} waiting, {self._outbox.dropped} dropped"
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -79,14 +82,17 @@ class MessageSink:
             elif len(self._outbox):  # the disk they are on cannot be read
                 self._stop.wait(AGAIN_AFTER_S)
 
+    def _keep(self) -> None:
+        while not self._stop.wait(KEEP_EVERY_S):
+            self._outbox.keep()
+
     def _send(self, messages: list[Message]) -> None:
         try:
-            last_key = self._transport.send(messages, self._stop)
+            count = self._transport.send(messages, self._stop)
         except NotSent as problem:
             self._complaint.say(f"{problem}; messages wait")
             self._stop.wait(AGAIN_AFTER_S)
             return
         self._complaint.is_over()
-        if last_key is not None:
-            self._sent += sum(message.key <= last_key for message in messages)
-            self._outbox.sent(last_key)
+        if count:
+            self._outbox.sent(messages[:count])

@@ -12,7 +12,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from camera_client.complaint import Complaint
-from camera_client.settings import Broker, WrongSetting
+from camera_client.settings import Broker, Messages, Settings, WrongSetting
 from camera_client.sinks.messages import NotSent
 from camera_client.sinks.outbox import Message
 
@@ -57,41 +57,45 @@ def connect(broker: Broker, on_connect: Callable[[mqtt.Client], object] = lambda
 class MqttTransport:
     """Publishes; at QoS 1 the broker's acknowledgement is waited for, also across its restarts."""
 
-    def __init__(self, broker: Broker, topic: str, qos: int) -> None:
-        self._topic, self._qos = topic, qos
-        self._client = connect(broker)
+    def __init__(self, settings: Settings, asked: Messages) -> None:
+        self._topic, self._qos = asked.topic, asked.qos
+        self._client = connect(settings.broker)
         self._acknowledged: set[int] = set()
         self._changed = threading.Condition()
         self._client.on_publish = self._acknowledge
 
-    def send(self, messages: list[Message], stop: threading.Event) -> int | None:
+    def send(self, messages: list[Message], stop: threading.Event) -> int:
         # Not before the broker has let us in: paho would send what it is given meanwhile, and then once more.
         if not self._client.is_connected():
             raise NotSent("the broker is away")
-        handed_over = [
-            (message.key, self._client.publish(self._topic, message.payload, self._qos)) for message in messages
-        ]
-        # What is handed over at QoS 1 stays with paho until it is acknowledged: to give up and hand it over again would
-        # double it. Other messages wait in the outbox meanwhile.
+        handed_over = [self._client.publish(self._topic, message.payload, self._qos) for message in messages]
         if self._qos == 0:
-            handed_over = list(takewhile(lambda one: one[1].rc == mqtt.MQTT_ERR_SUCCESS, handed_over))
-        return self._last_acknowledged([(key, publication.mid) for key, publication in handed_over], stop)
+            handed_over = list(takewhile(lambda one: one.rc == mqtt.MQTT_ERR_SUCCESS, handed_over))
+        return self._acknowledged_of([one.mid for one in handed_over], stop)
 
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _last_acknowledged(self, handed_over: list[tuple[int, int]], stop: threading.Event) -> int | None:
-        last_key = None
+    def _acknowledged_of(self, numbers: list[int], stop: threading.Event) -> int:
+        count = 0
         with self._changed:
-            for key, number in handed_over:
+            for number in numbers:
                 while number not in self._acknowledged:
-                    if stop.is_set():
-                        return last_key
+                    if stop.is_set() or self._has_lost_them():
+                        return count
                     self._changed.wait(LOOK_EVERY_S)
                 self._acknowledged.remove(number)
-                last_key = key
-        return last_key
+                count += 1
+        return count
+
+    def _has_lost_them(self) -> bool:
+        """Whether nothing more will be heard of messages that were handed over.
+
+        At QoS 1 paho keeps them until they are acknowledged, and sends them again under their old packet ids: to give
+        up and hand them over once more would double them. Other messages wait in the outbox meanwhile.
+        """
+        return self._qos == 0 and not self._client.is_connected()
 
     def _acknowledge(self, _client: mqtt.Client, _data: Any, number: int, _code: Any, _properties: Any) -> None:
         with self._changed:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from camera_client.settings import Messages, Settings, WrongSetting
+from camera_client.settings import Settings, WrongSetting
 from camera_client.sinks import Sink
-from camera_client.sinks.messages import MessageSink, Transport
+from camera_client.sinks.messages import MessageSink
 from camera_client.sinks.outbox import Outbox
 from camera_client.sinks.queued import QueuedSink
 
+OURS = "requirements.txt"
+SDK = "awsiotsdk (requirements-greengrass.txt)"
+PAHO = "paho-mqtt (requirements-mqtt.txt)"
 WRITERS = {
-    "json_lines": "camera_client.sinks.json_lines:JsonLinesWriter",
-    "overlays": "camera_client.sinks.overlays:OverlayWriter",
-    "gate": "camera_client.sinks.gate:GateWriter",
-    "capture": "camera_client.sinks.capture:CaptureWriter",
+    "json_lines": ("camera_client.sinks.json_lines", "JsonLinesWriter", OURS),
+    "overlays": ("camera_client.sinks.overlays", "OverlayWriter", OURS),
+    "gate": ("camera_client.sinks.gate", "GateWriter", OURS),
+    "capture": ("camera_client.sinks.capture", "CaptureWriter", OURS),
+}
+TRANSPORTS = {
+    "iot_core": ("camera_client.sinks.greengrass", "IotCoreTransport", SDK),
+    "local_topic": ("camera_client.sinks.greengrass", "LocalTopicTransport", SDK),
+    "mqtt": ("camera_client.sinks.mqtt", "MqttTransport", PAHO),
 }
 
 
@@ -25,44 +34,16 @@ def open_sinks(settings: Settings) -> Iterator[Sink]:
     for name, writer in WRITERS.items():
         asked = getattr(settings, name)
         if asked is not None:
-            module, _, writer_class = writer.partition(":")
-            yield QueuedSink(name, getattr(import_module(module), writer_class)(asked))
+            yield QueuedSink(name, _class(name, *writer)(asked))
     for name, transport in TRANSPORTS.items():
         asked = getattr(settings, name)
         if asked is not None:
             outbox = Outbox(Path(settings.waiting_folder) / f"{name}.sqlite", asked.most_waiting)
-            yield MessageSink(name, asked, transport(settings, asked), outbox)
+            yield MessageSink(name, asked, _class(name, *transport)(settings, asked), outbox)
 
 
-def _mqtt(settings: Settings, asked: Messages) -> Transport:
+def _class(sink: str, module: str, name: str, library: str) -> Any:
     try:
-        from camera_client.sinks.mqtt import MqttTransport
+        return getattr(import_module(module), name)
     except ImportError as error:
-        raise WrongSetting(f"mqtt: this needs paho-mqtt (requirements-mqtt.txt): {error}") from None
-    return MqttTransport(settings.broker, asked.topic, asked.qos)
-
-
-def _iot_core(settings: Settings, asked: Messages) -> Transport:
-    try:
-        from camera_client.greengrass_ipc import Nucleus
-        from camera_client.sinks.greengrass import IotCoreTransport
-    except ImportError as error:
-        raise WrongSetting(f"iot_core: {NEEDS_SDK}: {error}") from None
-    return IotCoreTransport(Nucleus(), asked.topic, asked.qos)
-
-
-def _local_topic(settings: Settings, asked: Messages) -> Transport:
-    try:
-        from camera_client.greengrass_ipc import Nucleus
-        from camera_client.sinks.greengrass import LocalTopicTransport
-    except ImportError as error:
-        raise WrongSetting(f"local_topic: {NEEDS_SDK}: {error}") from None
-    return LocalTopicTransport(Nucleus(), asked.topic)
-
-
-NEEDS_SDK = "this needs awsiotsdk (requirements-greengrass.txt)"
-TRANSPORTS: dict[str, Callable[[Settings, Messages], Transport]] = {
-    "iot_core": _iot_core,
-    "local_topic": _local_topic,
-    "mqtt": _mqtt,
-}
+        raise WrongSetting(f"{sink}: this needs {library}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 from camera_client.complaint import Complaint
 
-TO_DISK_EVERY_S = 1.0
+TO_DISK_AFTER_S = 1.0
 MOST_IN_MEMORY = 1000
 
 
@@ -23,106 +24,129 @@ class Message:
 
     key: int
     payload: bytes
+    since: float = 0.0  # seconds on the monotonic clock
 
 
 class Outbox:
     """First in, first out, within a number of messages; beyond it the oldest go, and are counted.
 
-    A healthy connection costs no disk writes (flash wears out). While nothing can be sent, what waits is written to
-    disk every second, and at the end: a process that is killed loses what came in the last second.
-    On disk are always older ones than in memory.
+    A healthy connection costs no disk writes (flash wears out): only what has waited for a second is written to disk,
+    by whoever calls `keep` now and then. On disk are always older ones than in memory. `add` never waits for a disk.
     """
 
     def __init__(self, path: Path, most_waiting: int) -> None:
         self._path, self._most = path, most_waiting
-        self._memory: deque[Message] = deque()
-        self._lock = threading.RLock()
-        self._arrived = threading.Condition(self._lock)
         self._complaint = Complaint("outbox")
-        self._sent_key = 0  # all up to this one are sent or dropped, also where the disk could not be told
-        self._on_disk, self._last_key = self._state_of_disk()
-        self._good_until = time.monotonic()  # when something was sent last, or written to disk
-        self.dropped = 0
+        self._disk = threading.Lock()  # taken before `_arrived`, where both are needed
+        self._arrived = threading.Condition()
+        self._memory: deque[Message] = deque()
+        self._on_disk = 0
+        self._done_key = 0  # all up to this one are sent or dropped, also where the disk could not be told
+        self._last_key = self._count_those_on_disk()
+        self._added, self.acknowledged = self._on_disk, 0
 
     def __len__(self) -> int:
-        with self._lock:
-            return self._on_disk + len(self._memory)
+        return self._on_disk + len(self._memory)
+
+    @property
+    def dropped(self) -> int:
+        """Neither sent nor waiting any more."""
+        with self._arrived:
+            return self._added - self.acknowledged - len(self)
 
     def add(self, payload: bytes) -> None:
-        """Take a message; waits for no connection."""
+        """Take a message."""
         with self._arrived:
-            now = time.monotonic()
-            if not len(self):
-                self._good_until = now
             self._last_key += 1
-            self._memory.append(Message(self._last_key, payload))
-            if now - self._good_until > TO_DISK_EVERY_S:
-                self._good_until = now
-                self.to_disk()
-            self._drop_what_is_too_much()
+            self._added += 1
+            self._memory.append(Message(self._last_key, payload, time.monotonic()))
+            if len(self._memory) > min(MOST_IN_MEMORY, self._most):
+                self._memory.popleft()
             self._arrived.notify()
 
     def first(self, most: int, timeout: float) -> list[Message]:
         """The oldest messages, at most `most`; as soon as there is one, or none after `timeout` seconds."""
         with self._arrived:
             self._arrived.wait_for(lambda: len(self) > 0, timeout)
-            return self._read_from_disk(most) if self._on_disk else list(self._memory)[:most]
+        with self._disk:
+            if self._on_disk:
+                return self._read_from_disk(most) or self._look_again()
+            with self._arrived:
+                return list(self._memory)[:most]
 
-    def sent(self, last_key: int) -> None:
-        """All up to this one need not wait any more."""
-        with self._lock:
-            self._good_until = time.monotonic()
-            self._forget(last_key)
+    def sent(self, messages: list[Message]) -> None:
+        """These, the oldest, need not wait any more."""
+        with self._disk:
+            self.acknowledged += len(messages)
+            self._forget(messages[-1].key)
+
+    def keep(self) -> None:
+        """Write to disk, if one of those in memory has waited long enough."""
+        with self._arrived:
+            has_waited = self._memory and time.monotonic() - self._memory[0].since > TO_DISK_AFTER_S
+        if has_waited:
+            self.to_disk()
 
     def to_disk(self) -> None:
-        """Write what waits in memory to disk; where there is no room, it stays."""
-        with self._lock:
-            rows = [(message.key, message.payload) for message in self._memory]
-            if rows and self._change("INSERT INTO message (key, payload) VALUES (?, ?)", rows):
+        """Write what waits in memory to disk, and keep to the bound there; where there is no room, it stays."""
+        with self._disk:
+            with self._arrived:
+                rows = [(message.key, message.payload) for message in self._memory]
+            if not rows or not self._change("INSERT INTO message (key, payload) VALUES (?, ?)", rows):
+                return
+            with self._arrived:
                 self._on_disk += len(rows)
-                self._memory.clear()
-
-    def _drop_what_is_too_much(self) -> None:
-        too_many = max(len(self) - self._most, 0)
-        if too_many and self._on_disk:
-            oldest = self._read_from_disk(too_many)
-            if oldest:
-                self._forget(oldest[-1].key)
-                self.dropped += len(oldest)
-        while len(self._memory) > min(MOST_IN_MEMORY, self._most):
-            self._memory.popleft()
-            self.dropped += 1
+                self._forget_in_memory(rows[-1][0])
+            too_many = self._read_from_disk(self._on_disk - self._most) if self._on_disk > self._most else []
+            if too_many:
+                self._forget(too_many[-1].key)
 
     def _forget(self, last_key: int) -> None:
-        self._sent_key = max(self._sent_key, last_key)
-        while self._memory and self._memory[0].key <= last_key:
-            self._memory.popleft()
+        self._done_key = max(self._done_key, last_key)
+        with self._arrived:
+            self._forget_in_memory(last_key)
         if self._on_disk:
             self._change("DELETE FROM message WHERE key <= ?", [(last_key,)])
-            self._on_disk, _ = self._state_of_disk()
+            self._count_those_on_disk()
+
+    def _forget_in_memory(self, last_key: int) -> None:
+        while self._memory and self._memory[0].key <= last_key:
+            self._memory.popleft()
 
     def _read_from_disk(self, most: int) -> list[Message]:
         question = "SELECT key, payload FROM message WHERE key > ? ORDER BY key LIMIT ?"
-        return [Message(key, payload) for key, payload in self._ask(question, (self._sent_key, most))]
+        return [Message(key, payload) for key, payload in self._ask(question, (self._done_key, most)) or []]
 
-    def _state_of_disk(self) -> tuple[int, int]:
-        """How many messages wait there, and the last one's key."""
-        if not self._path.exists():
-            return 0, 0
-        rows = self._ask("SELECT count(*), max(key) FROM message WHERE key > ?", (self._sent_key,))
-        return (rows[0][0], rows[0][1] or 0) if rows else (0, 0)
+    def _look_again(self) -> list[Message]:
+        """Messages that should be on disk are not: somebody has removed the file, or it was put aside."""
+        self._count_those_on_disk()
+        return []
 
-    def _ask(self, question: str, values: tuple[int, ...]) -> list[tuple[Any, ...]]:
+    def _count_those_on_disk(self) -> int:
+        """The key of the last one there. Where the disk cannot be read, the count stays as it is."""
+        if not self._is_there():
+            self._on_disk = 0
+            return 0
+        rows = self._ask("SELECT count(*), max(key) FROM message WHERE key > ?", (self._done_key,))
+        if not rows:
+            return 0
+        [(self._on_disk, last_key)] = rows
+        return last_key or 0
+
+    def _is_there(self) -> bool:
+        try:
+            return self._path.exists()
+        except OSError:  # nobody may look into its folder: writing will say so
+            return False
+
+    def _ask(self, question: str, values: tuple[int, ...]) -> list[tuple[Any, ...]] | None:
+        """The rows; None where they cannot be read."""
         try:
             with closing(self._open()) as database:
                 return database.execute(question, values).fetchall()
-        except sqlite3.OperationalError as error:
-            self._complaint.say(f"{self._path} cannot be read: {error}")
-        except sqlite3.DatabaseError as error:  # what a power failure can leave of a file
-            aside = self._path.with_suffix(".damaged")
-            self._complaint.say(f"{self._path} is put aside as {aside.name}: {error}")
-            self._path.replace(aside)
-        return []
+        except sqlite3.Error as error:
+            self._cannot("read", error)
+            return None
 
     def _change(self, statement: str, rows: list[tuple[Any, ...]]) -> bool:
         try:
@@ -130,10 +154,17 @@ class Outbox:
             with closing(self._open()) as database, database:
                 database.executemany(statement, rows)
         except (OSError, sqlite3.Error) as error:
-            self._complaint.say(f"{self._path} cannot be written: {error}")
+            self._cannot("written", error)
             return False
         self._complaint.is_over()
         return True
+
+    def _cannot(self, be_done: str, error: Exception) -> None:
+        """Operational errors (no room, no right, a lock) may pass; others are what a power failure left of a file."""
+        self._complaint.say(f"{self._path} cannot be {be_done}: {error}")
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            with contextlib.suppress(OSError):
+                self._path.replace(self._path.with_suffix(".damaged"))
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path)

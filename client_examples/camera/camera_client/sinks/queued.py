@@ -13,7 +13,9 @@ from camera_client.inspection import Inspection
 from camera_client.sinks import SinkFailed
 
 MOST_WAITING = 30
-"""Inspections; some of them carry a picture."""
+"""Inspections."""
+MOST_BYTES_WAITING = 200_000_000
+"""Of their pictures and masks; one of them may always wait."""
 
 
 class Writer(Protocol):
@@ -46,11 +48,17 @@ class QueuedSink:
 
     def put(self, inspection: Inspection) -> None:
         with self._changed:
-            if len(self._waiting) == MOST_WAITING:
+            self._waiting.append(inspection)
+            while len(self._waiting) > self._most(inspection):
                 self._waiting.popleft()
                 self._dropped += 1
-            self._waiting.append(inspection)
             self._changed.notify()
+
+    def _most(self, inspection: Inspection) -> int:
+        """How many like this one may wait."""
+        if not self.needs_pixels or inspection.pixels is None:
+            return MOST_WAITING
+        return min(MOST_WAITING, max(1, MOST_BYTES_WAITING // (2 * inspection.pixels.nbytes)))
 
     def close(self, deadline: float) -> None:
         with self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Generator
@@ -24,21 +25,20 @@ class FolderSource:
 
     def __init__(self, settings: Source) -> None:
         self._folder, self._settings = Path(settings.place), settings
+        self._pace = Pace(settings.frame_rate)
         self._seen: dict[Path, tuple[int, int]] = {}
 
     def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
-        if self._settings.at_end != "wait":
-            self._seen.clear()
-        pace = Pace(self._settings.frame_rate, stop)
         while not stop.is_set():
             for path in self._new():
                 pixels = self._read(path)
                 if pixels is not None:
-                    pace.wait()
+                    self._pace.wait(stop)
                     yield Frame(pixels, path.name)
                 if stop.is_set():
                     return
             if self._settings.at_end != "wait":
+                self._seen.clear()  # here and not at the beginning: after a fault it goes on where it was
                 return
             stop.wait(LOOK_EVERY_S)
 
@@ -58,10 +58,19 @@ class FolderSource:
         self._seen[path] = _state(path)
         try:
             with Image.open(path) as image:
-                # A note that the picture should be shown turned (EXIF) is left alone: so it is in training.
-                return np.asarray(image.convert("RGB"))
-        except (OSError, ValueError):
+                return _rgb(image)
+        except Exception as error:  # damaged files make decoders raise almost anything
+            level = logging.INFO if self._settings.at_end == "wait" else logging.WARNING
+            logging.getLogger("source").log(level, f"{path.name} cannot be read: {error}; again when it changes")
             return None
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """As `edge-agent fit` reads it: transparency is dropped, a note to turn it (EXIF) left alone. Raises ValueError."""
+    if image.mode.startswith(("I", "F")):  # Pillow would clip, and what is white in 12 of 16 bits only you know
+        raise ValueError("it has more than 8 bits per sample; convert it to 8")
+    flat = image.convert("RGBA") if image.mode == "P" else image
+    return np.asarray(flat.convert("RGB"))
 
 
 def _state(path: Path) -> tuple[int, int]:

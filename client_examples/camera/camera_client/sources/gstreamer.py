@@ -17,6 +17,8 @@ gi.require_version("GstApp", "1.0")
 from gi.repository import GLib, Gst, GstApp  # noqa: E402 (versions first; GstApp gives the sink its methods)
 
 LOOK_EVERY_S = 0.25
+GSTREAMERS_NAME = {"YUYV": "YUY2", "GREY": "GRAY8", "YU12": "I420"}
+"""Of pixel formats that V4L2 calls otherwise."""
 
 
 class GStreamerSource:
@@ -66,24 +68,20 @@ class GStreamerSource:
             return f"rtspsrc location={place} protocols=tcp latency=100 ! application/x-rtp,media=video ! decodebin"
         if settings.kind == "video":
             return f"filesrc location={place} ! decodebin"
-        asked = "".join(
-            f",{key}=(int){value}" for key, value in (("width", settings.width), ("height", settings.height)) if value
-        )
-        rate = f",framerate=(fraction){round(settings.frame_rate * 1000)}/1000" if settings.frame_rate else ""
-        caps = f"video/x-raw{asked}{rate};image/jpeg{asked}{rate}"
-        return f"v4l2src device={place} ! capsfilter caps={_quoted(caps)} ! decodebin"
+        return f"v4l2src device={place} ! capsfilter caps={_quoted(_camera_caps(settings))} ! decodebin"
 
     def _pull(self, pipeline: Gst.Pipeline, sink: GstApp.AppSink, stop: threading.Event) -> Gst.Sample | None:
         """The next frame; None after the last one, or when everything stops."""
         silent = 0.0
         while not stop.is_set():
+            # With each frame, for that also throws away all other messages, which would pile up.
+            self._raise_what_went_wrong(pipeline)
             sample = sink.try_pull_sample(int(LOOK_EVERY_S * Gst.SECOND))
             if sample is not None:
                 return sample
-            self._raise_what_went_wrong(pipeline)
             if sink.is_eos():
                 if self._settings.is_camera:
-                    raise SourceFailed(f"{self._settings.place} gives no more frames")
+                    raise SourceFailed(f"{self._settings.shown} gives no more frames")
                 return None
             silent += LOOK_EVERY_S
             if silent >= self._settings.silence_s:
@@ -103,6 +101,20 @@ def _pixels(sample: Gst.Sample, memory: bytes | memoryview) -> NDArray[np.uint8]
     width, height = caps.get_value("width"), caps.get_value("height")
     rows = np.frombuffer(memory, np.uint8).reshape(height, -1)
     return rows[:, : 3 * width].reshape(height, width, 3)
+
+
+def _camera_caps(settings: Source) -> str:
+    """What a camera is asked for."""
+    asked = "".join(
+        f",{key}=(int){value}" for key, value in (("width", settings.width), ("height", settings.height)) if value
+    )
+    if settings.frame_rate:
+        asked += f",framerate=(fraction){round(settings.frame_rate * 1000)}/1000"
+    if settings.pixel_format == "MJPG":
+        return f"image/jpeg{asked}"
+    if settings.pixel_format:
+        return f"video/x-raw,format={GSTREAMERS_NAME.get(settings.pixel_format, settings.pixel_format)}{asked}"
+    return f"video/x-raw{asked};image/jpeg{asked}"
 
 
 def _quoted(text: str) -> str:
