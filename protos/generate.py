@@ -14,7 +14,7 @@ from pathlib import Path
 from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
-PLAIN_STUBS = ["client_examples/detect", "client_examples/camera", "client_examples/gstreamer/python"]
+PLAIN_STUBS = ["client_examples/detect", "client_examples/camera", "client_examples/gstreamer"]
 """Folders of sample clients: each carries its own copy of the plain stubs, so that it can be copied as it stands."""
 PLAIN_PROTO = ["client_examples/cpp"]
 """Folders of sample clients whose build makes the stubs."""

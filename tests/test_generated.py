@@ -16,7 +16,7 @@ GENERATED = (
     "client_examples/detect",
     "client_examples/camera",
     "client_examples/cpp",
-    "client_examples/gstreamer/python",
+    "client_examples/gstreamer",
 )
 
 GUIDE_CLIENT = """
