@@ -31,7 +31,8 @@ class FrameInspector:
     """Asks the agent, frame by frame, and survives its absence: such frames are uncertain."""
 
     def __init__(self, model: str, socket: str, patience: float) -> None:
-        """`patience`: seconds that one frame waits for the agent, and for the model while it is loaded.
+        """`patience`: seconds that one frame waits for its answer, for the model to load, for an agent that restarts
+        meanwhile. An agent that is away already is asked once.
 
         Raises OSError where there is no room for a segment in /dev/shm.
         """

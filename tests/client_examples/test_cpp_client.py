@@ -112,9 +112,7 @@ def test_it_says_what_the_sample_client_says(
 
 
 @pytest.mark.parametrize("flags", [[], ["--message"]], ids=["shared", "message"])
-def test_overlays_tint_what_the_mask_shows(
-    client: Path, agent: AgentProcess, tmp_path: Path, flags: list[str]
-) -> None:
+def test_overlays_tint_what_the_mask_shows(client: Path, agent: AgentProcess, tmp_path: Path, flags: list[str]) -> None:
     (tmp_path / "other").mkdir()
     scratched = put_plate(tmp_path / "one.ppm", 103, scratched=True)
     good = put_plate(tmp_path / "other" / "one.ppm")
@@ -206,9 +204,7 @@ def wait_until_it_reads(fifo: Path) -> int:
 
 
 @pytest.mark.parametrize("flags", [[], ["--message"]], ids=["shared", "message"])
-def test_an_agent_that_restarts_costs_no_picture(
-    client: Path, plates: Path, tmp_path: Path, flags: list[str]
-) -> None:
+def test_an_agent_that_restarts_costs_no_picture(client: Path, plates: Path, tmp_path: Path, flags: list[str]) -> None:
     """The second picture is a pipe: it comes when the agent has been killed, and the agent only after it."""
     good, second = put_plate(tmp_path / "good.ppm"), tmp_path / "second.ppm"
     os.mkfifo(second)

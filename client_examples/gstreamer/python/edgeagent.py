@@ -56,13 +56,16 @@ class EdgeAgent(GstBase.BaseTransform):
         minimum=0.1,
         maximum=3600.0,
         nick="Patience",
-        blurb="Seconds that a frame waits for the agent and the model; then its verdict is uncertain",
+        blurb="Seconds that a frame waits for its answer, for the model to load, for an agent that restarts meanwhile",
     )
     draw = GObject.Property(
         type=bool, default=True, nick="Draw", blurb="Tint what was found and frame the picture in the verdict's colour"
     )
     stop_on_error = GObject.Property(
-        type=bool, default=False, nick="Stop on error", blurb="End the pipeline with an error where a frame has no answer"
+        type=bool,
+        default=False,
+        nick="Stop on error",
+        blurb="End the pipeline with an error where a frame has no answer",
     )
 
     def __init__(self) -> None:
