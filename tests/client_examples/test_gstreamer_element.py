@@ -68,7 +68,7 @@ def gstreamer(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     if not version or version.split(".")[:2] != [str(number) for number in sys.version_info[:2]]:
         pytest.skip(f"the system's Python, GStreamer's, is {version}: this one's packages are not for it")
     environment = {
-        "GST_PLUGIN_PATH": str(FOLDER),
+        "GST_PLUGIN_PATH": str(FOLDER / "plugins"),
         "GST_REGISTRY": str(tmp_path_factory.mktemp("gstreamer") / "registry"),
         "PYTHONPATH": sysconfig.get_path("purelib"),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -194,6 +194,11 @@ def steady(agent: AgentProcess, properties: str = "") -> str:
     """A camera that sees `in.png`, for ever."""
     camera = "filesrc location=in.png ! pngdec ! imagefreeze is-live=true ! video/x-raw,framerate=25/1 ! videoconvert"
     return f"{camera} ! queue leaky=downstream max-size-buffers=1 ! {element(agent, properties)} ! fakesink"
+
+
+def test_the_files_shared_with_the_sample_client_are_the_same() -> None:
+    detect, ours = (ROOT / "client_examples" / folder / "edge_agent_client.py" for folder in ("detect", "gstreamer"))
+    assert ours.read_text() == detect.read_text(), f"copy {detect} to {ours}"
 
 
 def test_the_readmes_line_runs(agent: AgentProcess, tmp_path: Path, gstreamer: Environment) -> None:

@@ -1,10 +1,10 @@
 """`edgeagent`, a GStreamer element that inspects frames with the vision edge agent and passes them on.
 
-    export GST_PLUGIN_PATH=/path/to/client_examples/gstreamer
+    export GST_PLUGIN_PATH=/path/to/client_examples/gstreamer/plugins
     gst-inspect-1.0 edgeagent
 
-GStreamer's loader for Python finds it here because the folder is called `python`, and imports every file in this
-folder; the other files lie one folder up.
+GStreamer's loader for Python finds it here because the folder is called `python`, and imports every file in it: what the
+element needs lies outside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
 from gi.repository import GObject, Gst, GstBase, GstVideo  # noqa: E402 (versions first)
 
-FOLDER = Path(__file__).resolve().parents[1]
+FOLDER = Path(__file__).resolve().parents[2]
 sys.path.append(str(FOLDER))
 
 if TYPE_CHECKING:
