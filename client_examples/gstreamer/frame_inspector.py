@@ -61,7 +61,11 @@ class FrameInspector:
             # A frame that is refused says nothing about the model; after anything else it may have to be started.
             self._is_running = error.code() is grpc.StatusCode.INVALID_ARGUMENT
             return Inspection("uncertain", f"{error.code().name}: {error.details()}", None)
-        except (ModelCannotStart, OSError, ValueError) as error:  # ValueError: how gRPC says that we have hung up
+        except OSError as error:
+            return Inspection(
+                "uncertain", f"There is no room for a frame in /dev/shm (df /dev/shm shows it): {error}", None
+            )
+        except (ModelCannotStart, ValueError) as error:  # ValueError: how gRPC says that we have hung up
             return Inspection("uncertain", str(error), None)
         return Inspection("reject" if result.is_anomalous else "pass", "", result)
 

@@ -21,6 +21,7 @@ from PIL import Image
 from tests.support.agent_process import AgentProcess, status, wait_for, wire
 from tests.support.checkout import ROOT
 from tests.support.fitted_model import HEIGHT, WIDTH, fit_plates, plate
+from tests.support.packages import make_package
 
 pytestmark = pytest.mark.slow  # building takes some twenty seconds of processor time
 
@@ -131,6 +132,20 @@ def test_overlays_tint_what_the_mask_shows(client: Path, agent: AgentProcess, tm
     assert (drawn[found] == (3 * pixels[found] + 2 * mask[found].astype(int)) // 5).all()
     with Image.open(tmp_path / "found" / "one-2.ppm") as overlay:
         assert (np.asarray(overlay) == plate(100)).all(), "nothing was found on the good one, and nothing overwritten"
+
+
+def test_a_classification_model_has_no_areas(client: Path, tmp_path: Path) -> None:
+    """Its score is the red of the first pixel."""
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[0, 0] = (255, 0, 0)
+    Image.fromarray(pixels).save(tmp_path / "red.ppm")
+    with AgentProcess() as agent:
+        agent.run_model("red", make_package(tmp_path / "package", task="classification", any_size=True))
+        ran = run(client, agent, "red", tmp_path / "red.ppm", "--overlays", tmp_path / "found")
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"^red\.ppm +ANOMALOUS +1\.000 +1\.000 >= +0\.500 +[0-9.]+$", ran.stdout, re.MULTILINE)
+    with Image.open(tmp_path / "found" / "red.ppm") as overlay:
+        assert (np.asarray(overlay) == pixels).all()
 
 
 def test_models_are_listed_and_described(client: Path, agent: AgentProcess) -> None:

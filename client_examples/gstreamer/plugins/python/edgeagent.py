@@ -3,8 +3,8 @@
     export GST_PLUGIN_PATH=/path/to/client_examples/gstreamer/plugins
     gst-inspect-1.0 edgeagent
 
-GStreamer's loader for Python finds it here because the folder is called `python`, and imports every file in it: what the
-element needs lies outside.
+GStreamer's loader for Python finds it here because the folder is called `python`, and imports every file in it: what
+the element needs lies outside.
 """
 
 from __future__ import annotations
