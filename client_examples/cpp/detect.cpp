@@ -124,7 +124,8 @@ class SharedSegment {
 
 /// The agent refused a call, or did not answer it. The text is its own sentence.
 struct Refused : std::runtime_error {
-  explicit Refused(const grpc::Status& status) : std::runtime_error(status.error_message()), code(status.error_code()) {}
+  explicit Refused(const grpc::Status& status)
+      : std::runtime_error(status.error_message()), code(status.error_code()) {}
   grpc::StatusCode code;
 };
 
@@ -155,7 +156,7 @@ class Agent {
  public:
   explicit Agent(const std::string& address) {
     grpc::ChannelArguments options;
-    // After a restart of the agent gRPC's defaults reconnect only after seconds. On a local socket trying costs nothing.
+    // After a restart of the agent gRPC's defaults reconnect only after seconds. On a local socket trying is free.
     options.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
     options.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);  // also how long one attempt may take
     options.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
@@ -165,7 +166,9 @@ class Agent {
   }
 
   /// All models on this device.
-  wire::ListModelsResponse models() { return call(&wire::EdgeAgent::Stub::ListModels, wire::ListModelsRequest(), Seconds{5}); }
+  wire::ListModelsResponse models() {
+    return call(&wire::EdgeAgent::Stub::ListModels, wire::ListModelsRequest(), Seconds{5});
+  }
 
   /// One model. `wait_for_agent`: an agent that is away may come back within the call's time.
   wire::ModelDescription describe(const std::string& component, bool wait_for_agent = false) {
@@ -183,11 +186,11 @@ class Agent {
     for (auto model = describe(component); model.status() != wire::RUNNING; model = describe(component, true)) {
       const auto told = component + " is " + wire::ModelStatus_Name(model.status()) + ": " + model.status_message();
       if (model.status() == wire::FAILED && asked) throw std::runtime_error(told);
-      if (Clock::now() > give_up) throw std::runtime_error(told + " (waited in vain for RUNNING)");
       if (!asked && (model.status() == wire::STOPPED || model.status() == wire::FAILED)) {
         ask_to_start(component);
         asked = true;
       }
+      if (Clock::now() > give_up) throw std::runtime_error(told + " (waited in vain for RUNNING)");
       std::this_thread::sleep_for(std::chrono::milliseconds(100));  // loading takes seconds to minutes
     }
   }
@@ -229,7 +232,8 @@ class Agent {
   Response call(grpc::Status (wire::EdgeAgent::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                 const Request& request, Seconds limit, bool wait_for_agent = false) {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::milliseconds>(limit));
+    const auto whole_limit = std::chrono::duration_cast<std::chrono::milliseconds>(limit);
+    context.set_deadline(std::chrono::system_clock::now() + whole_limit);
     context.set_wait_for_ready(wait_for_agent);
     Response response;
     const auto status = (stub_.get()->*method)(&context, request, &response);
@@ -308,7 +312,9 @@ Picture read_png(const std::string& content) {
   png_image image{};
   image.version = PNG_IMAGE_VERSION;
   const std::unique_ptr<png_image, decltype(&png_image_free)> guard(&image, png_image_free);
-  if (!png_image_begin_read_from_memory(&image, content.data(), content.size())) throw std::runtime_error(image.message);
+  if (!png_image_begin_read_from_memory(&image, content.data(), content.size())) {
+    throw std::runtime_error(image.message);
+  }
   if (image.format & PNG_FORMAT_FLAG_LINEAR) throw std::runtime_error("a PNG file with 8 bits is needed, this has 16");
   Picture picture(static_cast<int>(image.width), static_cast<int>(image.height));
   image.format = PNG_FORMAT_RGBA;  // transparency is dropped below; asked for RGB, libpng would blend it in
@@ -467,8 +473,8 @@ std::string what_to_do(grpc::StatusCode code, const Arguments& arguments) {
       if (::access(path.c_str(), F_OK) == 0 && ::access(path.c_str(), R_OK | W_OK) != 0) {
         return "Your user may not use " + path + ": join the group that owns it (ls -l shows it).";
       }
-      return "No agent answers at " + arguments.socket + ". Start one with `edge-agent serve`, see the log of one that " +
-             "runs, or name another address with --socket.";
+      return "No agent answers at " + arguments.socket + ". Start one with `edge-agent serve`, see the log of one " +
+             "that runs, or name another address with --socket.";
     case grpc::NOT_FOUND: return "--list shows the models on this device.";
     case grpc::RESOURCE_EXHAUSTED: return "Send fewer pictures at once, or stop a model that is not needed.";
     case grpc::FAILED_PRECONDITION: return "The model is in another state than this needs; --describe shows it.";
@@ -542,7 +548,8 @@ class Table {
 };
 
 /// Where to write the overlay of a picture. Equal names from two folders get a number: nothing is overwritten.
-std::filesystem::path overlay_path(const std::string& folder, const std::string& picture, std::set<std::string>& taken) {
+std::filesystem::path overlay_path(const std::string& folder, const std::string& picture,
+                                   std::set<std::string>& taken) {
   const auto stem = std::filesystem::path(picture).stem().string();
   auto name = stem;
   for (int number = 2; !taken.insert(name).second; ++number) name = stem + "-" + std::to_string(number);

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.agent_process import AgentProcess, status, wait_for, wire
+from tests.support.agent_process import AgentProcess, names, status, wait_for, wire
 from tests.support.checkout import ROOT
 from tests.support.fitted_model import HEIGHT, WIDTH, fit_plates, plate
 from tests.support.packages import make_package
@@ -162,6 +162,17 @@ def test_a_stopped_model_is_started(client: Path, plates: Path, tmp_path: Path) 
         ran = run(client, agent, "plates", put_plate(tmp_path / "good.ppm"))
         assert ran.returncode == 0, ran.stderr
         assert status(agent.stub(), "plates") == wire.RUNNING
+
+
+def test_a_model_that_cannot_start_says_why(client: Path, plates: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(plates, tmp_path / "broken"))
+    os.truncate(broken / "model.onnx", 100)
+    with AgentProcess() as agent:
+        agent.register("plates", broken)
+        wait_for("the model to be listed", lambda: "plates" in names(agent.stub()))
+        ran = run(client, agent, "plates", put_plate(tmp_path / "good.ppm"))
+    assert ran.returncode == 1
+    assert re.search(r"^plates is FAILED: .*model\.onnx", ran.stderr, re.MULTILINE)
 
 
 def test_what_cannot_be_read_is_told_and_the_next_picture_answered(

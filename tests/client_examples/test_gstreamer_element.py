@@ -305,7 +305,7 @@ def test_a_model_is_started_and_a_restart_of_the_agent_ends_no_pipeline(
     put_plate(tmp_path / "in.png")
     with AgentProcess() as agent:
         agent.register("plates", plates)
-        with Pipeline(tmp_path, gstreamer, steady(agent, "patience=0.2")) as pipeline:
+        with Pipeline(tmp_path, gstreamer, steady(agent, "patience=5")) as pipeline:
             pipeline.wait_for_verdicts("pass", 3)
             agent.kill()
             pipeline.wait_for_verdicts("uncertain", 3)
