@@ -54,7 +54,6 @@ using Seconds = std::chrono::duration<double>;
 
 constexpr char kDefaultSocket[] = "unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock";
 constexpr int kLargestSide = 4096;  // the agent takes nothing larger
-constexpr Seconds kPatience{15};    // for so long a detection is tried again while the agent restarts
 
 // ---- Shared memory -----------------------------------------------------------------------------------------------
 
@@ -154,7 +153,8 @@ struct Answer {
 /// The agent on the other side of a unix socket. Every method throws Refused where the agent refuses.
 class Agent {
  public:
-  explicit Agent(const std::string& address) {
+  /// `patience`: for so long a detection is tried again while the agent restarts.
+  explicit Agent(const std::string& address, Seconds patience = Seconds{15}) : patience_(patience) {
     grpc::ChannelArguments options;
     // After a restart of the agent gRPC's defaults reconnect only after seconds. On a local socket trying is free.
     options.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
@@ -253,7 +253,7 @@ class Agent {
 
   /// Detections can be asked twice without harm, so an agent that restarts costs seconds and not a picture.
   wire::DetectAnomalyResult detect_patiently(const wire::DetectAnomaliesRequest& request) {
-    const auto give_up = Clock::now() + kPatience;
+    const auto give_up = Clock::now() + patience_;
     for (bool interrupted = false;;) {
       try {
         return call(&wire::EdgeAgent::Stub::DetectAnomalies, request, Seconds{30}).detect_anomaly_result();
@@ -281,6 +281,7 @@ class Agent {
     }
   }
 
+  Seconds patience_;
   std::unique_ptr<wire::EdgeAgent::Stub> stub_;
 };
 
@@ -391,6 +392,7 @@ struct Arguments {
   std::string socket = kDefaultSocket;
   std::string overlays;
   Seconds start_timeout{180};
+  Seconds patience{15};
   bool list = false;
   bool describe = false;
   bool by_message = false;
@@ -414,6 +416,7 @@ constexpr char kUsage[] =
     "  --overlays DIR     write each picture with what was found drawn over it, as PPM files\n"
     "  --message          send pixels and fetch masks in the messages, not through shared memory\n"
     "  --start-timeout S  seconds to wait until the model is RUNNING (180)\n"
+    "  --patience S       seconds for which a picture is tried again while the agent restarts (15)\n"
     "  --socket ADDRESS   where the agent listens (unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock)\n"
     "  --help             show this and end\n";
 
@@ -422,17 +425,24 @@ constexpr char kUsage[] =
   std::exit(2);
 }
 
+Seconds read_seconds(const char* word) {
+  char* end = nullptr;
+  const double seconds = std::strtod(word, &end);
+  if (end == word || *end != '\0') end_with_usage(std::string(word) + " is no number of seconds");
+  return Seconds{seconds};
+}
+
 Arguments read_arguments(int count, char** words) {
   const option options[] = {{"list", no_argument, nullptr, 'l'},
                             {"describe", no_argument, nullptr, 'd'},
                             {"overlays", required_argument, nullptr, 'o'},
                             {"message", no_argument, nullptr, 'm'},
                             {"start-timeout", required_argument, nullptr, 't'},
+                            {"patience", required_argument, nullptr, 'p'},
                             {"socket", required_argument, nullptr, 's'},
                             {"help", no_argument, nullptr, 'h'},
                             {nullptr, 0, nullptr, 0}};
   Arguments arguments;
-  char* end = nullptr;
   for (int found; (found = ::getopt_long(count, words, "", options, nullptr)) != -1;) {
     switch (found) {
       case 'l': arguments.list = true; break;
@@ -440,10 +450,8 @@ Arguments read_arguments(int count, char** words) {
       case 'o': arguments.overlays = optarg; break;
       case 'm': arguments.by_message = true; break;
       case 's': arguments.socket = optarg; break;
-      case 't':
-        arguments.start_timeout = Seconds{std::strtod(optarg, &end)};
-        if (end == optarg || *end != '\0') end_with_usage("--start-timeout takes a number of seconds");
-        break;
+      case 't': arguments.start_timeout = read_seconds(optarg); break;
+      case 'p': arguments.patience = read_seconds(optarg); break;
       case 'h': std::fputs(kUsage, stdout); std::exit(EXIT_SUCCESS);
       default: end_with_usage("see above");
     }
@@ -592,7 +600,7 @@ bool inspect(Agent& agent, const Arguments& arguments) {
 }
 
 bool run(const Arguments& arguments) {
-  Agent agent(arguments.socket);
+  Agent agent(arguments.socket, arguments.patience);
   if (arguments.list) {
     print_models(agent.models().models());
     return true;

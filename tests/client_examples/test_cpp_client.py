@@ -236,12 +236,12 @@ def test_an_agent_that_restarts_costs_no_picture(client: Path, plates: Path, tmp
     os.mkfifo(second)
     with AgentProcess() as agent:
         agent.run_model("plates", plates)
-        process = start(client, agent, "plates", good, second, good, *flags)
+        process = start(client, agent, "plates", good, second, good, "--patience", "60", *flags)
         with os.fdopen(wait_until_it_reads(second), "wb") as pipe:
             agent.kill()
             pipe.write(good.read_bytes())
         agent.start()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=90)
         assert process.returncode == 0, out + err
         assert out.count(" normal ") == 3
     assert not segments_of(process.pid)
