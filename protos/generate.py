@@ -7,14 +7,17 @@ Needs the `wire` dependency group; `make wire` runs it in an environment of its 
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
-PLAIN_STUBS = ["client_examples/detect", "client_examples/camera", "client_examples/live_view"]
+PLAIN_STUBS = [f"client_examples/{name}" for name in ("detect", "camera", "live_view", "gstreamer")]
 """Folders of sample clients: each carries its own copy of the plain stubs, so that it can be copied as it stands."""
+PLAIN_PROTO = ["client_examples/cpp"]
+"""Folders of sample clients whose build makes the stubs."""
 
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -42,6 +45,9 @@ def generate(root: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
         target = root / folder
         run_protoc(f"-I{HERE}", f"--python_out={target}", f"--grpc_python_out={target}", "edge-agent.proto")
+    for folder in PLAIN_PROTO:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(HERE / "edge-agent.proto", root / folder / "edge-agent.proto")
 
 
 if __name__ == "__main__":

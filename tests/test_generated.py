@@ -11,7 +11,14 @@ from tests.support.agent_process import AgentProcess
 from tests.support.checkout import ROOT
 from tests.support.packages import make_package
 
-GENERATED = ("agent/wire", "client_examples/detect", "client_examples/camera", "client_examples/live_view")
+GENERATED = (
+    "agent/wire",
+    "client_examples/detect",
+    "client_examples/camera",
+    "client_examples/live_view",
+    "client_examples/cpp",
+    "client_examples/gstreamer",
+)
 
 GUIDE_CLIENT = """
 import sys
