@@ -19,7 +19,7 @@ from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 from awsiot.greengrasscoreipc.model import ResourceNotFoundError
 
-from agent.greengrass.nucleus import NucleusGone, NucleusRefuses
+from agent.greengrass.connection import NucleusGone, NucleusRefuses
 
 CONNECT_LIMIT = 5.0
 ANSWER_LIMIT = 5.0

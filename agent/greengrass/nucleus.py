@@ -11,7 +11,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+
+from agent.greengrass.connection import Connection, NucleusGone, NucleusRefuses
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +28,6 @@ LOOKING_STEP = 0.05
 """Seconds between two looks at whether somebody who waits should rather leave."""
 CLOSE_LIMIT = 0.3
 """Seconds the end of the agent waits for the thread: it may be waiting for a nucleus that hangs."""
-
-
-class NucleusGone(Exception):
-    """There is no connection, or no answer over it."""
-
-
-class NucleusRefuses(Exception):
-    """The nucleus answered with an error, whose name and sentence these are."""
-
-
-class Connection(Protocol):
-    """What `agent.greengrass.ipc` does over one connection. Methods raise NucleusGone and NucleusRefuses."""
-
-    has_ended: bool
-    is_outdated: bool
-
-    def subscribe(self) -> None: ...
-    def configuration(self) -> Mapping[str, object]: ...
-    def report_running(self) -> None: ...
-    def close(self) -> None: ...
-
 
 Connect = Callable[[Callable[[], None]], Connection]
 """Connects; raises NucleusGone or NucleusRefuses. Its argument is called when there is something new."""

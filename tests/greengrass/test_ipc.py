@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from agent.greengrass import nucleus as nucleus_module
-from agent.greengrass.nucleus import NucleusGone, NucleusRefuses, nucleus_of, pause_after
+from agent.greengrass.connection import NucleusGone, NucleusRefuses
+from agent.greengrass.nucleus import nucleus_of, pause_after
 from tests.support.agent_process import wait_for
 from tests.support.nucleus import Nucleus
 
