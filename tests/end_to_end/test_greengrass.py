@@ -203,9 +203,9 @@ def test_a_socket_that_cannot_be_made_leaves_the_default(nucleus: Nucleus, tmp_p
     try:
         agent.launch()
         wait_for("the report", lambda: nucleus.states != [])
-        log = agent.log_text()
-        assert "/missing/s cannot be made: No such file or directory" in log
-        assert "serves unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock" in log
+        # Log lines come when they come: nobody waits for them.
+        wait_for("the socket", lambda: "serves unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock" in agent.log_text())
+        assert "/missing/s cannot be made: No such file or directory" in agent.log_text()
         agent.socket = Path(f"/proc/{agent.running.pid}/root/tmp/aws.iot.lookoutvision.EdgeAgent.sock")
         serves(agent)
         assert agent.stop() == 0

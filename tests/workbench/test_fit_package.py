@@ -96,7 +96,7 @@ def test_anyone_may_read_the_package(package):
 
 def test_an_existing_folder_is_never_overwritten(photographs, package, tmp_path):
     before = (package.folder / "manifest.json").read_bytes()
-    with pytest.raises(OutputExists, match="Choose another --version or another --output"):
+    with pytest.raises(OutputExists, match="Choose another --version or another folder"):
         run(photographs, "--output", package.folder)
     assert (package.folder / "manifest.json").read_bytes() == before
     empty = tmp_path / "empty"
