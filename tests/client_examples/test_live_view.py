@@ -24,7 +24,6 @@ from PIL import Image
 from agent.workbench.part_pictures import Defect, draw_part
 from tests.support.agent_process import AgentProcess, wait_for
 from tests.support.camera_process import CameraProcess, put_picture
-from tests.support.checkout import ROOT
 from tests.support.live_view_process import SCRIPT, LiveViewProcess, append, needs_web, rejected, told, unanswered
 from tests.support.nucleus import Nucleus
 from tests.support.packages import make_package
@@ -33,13 +32,6 @@ pytestmark = needs_web
 needs_sdk = pytest.mark.skipif(importlib.util.find_spec("awsiot") is None, reason="needs awsiotsdk")
 NOBODY = ("--socket", "unix:///nonexistent/socket")
 FLAGS = ("--results", "results", "--overlays", "found", "--store", "store", "--port", "0", *NOBODY)
-
-
-def test_the_client_of_the_agent_is_the_same_as_in_the_other_examples() -> None:
-    detect, live = (
-        (ROOT / "client_examples" / folder / "edge_agent_client.py").read_text() for folder in ("detect", "live_view")
-    )
-    assert live == detect, "copy client_examples/detect/edge_agent_client.py to client_examples/live_view"
 
 
 def test_what_a_camera_sees_is_on_the_page(tmp_path: Path) -> None:
@@ -309,7 +301,7 @@ def test_a_wrong_configuration_is_waited_out_until_a_deployment_puts_it_right(tm
             command = [sys.executable, SCRIPT, "--greengrass"]
             process = subprocess.Popen(command, cwd=tmp_path, stderr=file, env=os.environ | nucleus.environment)
         try:
-            wait_for("its complaint", lambda: "port: Expected `int` <= 65535; tried again in 2 s" in log.read_text())
+            wait_for("its complaint", lambda: "port: Expected `int` <= 65535; tried again every 2 s" in log.read_text())
             nucleus.stop()
             wait_for("its complaint", lambda: "the nucleus is away" in log.read_text())
             nucleus.start()
