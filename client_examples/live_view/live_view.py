@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import waitress
 from dashboard.agent_watch import AgentWatch
+from dashboard.door import address_of, open_door
 from dashboard.following import Following
 from dashboard.settings import Settings, WrongSetting, settings_from
 from dashboard.web import create_app
@@ -62,7 +62,7 @@ def _run_component(flags: dict[str, Any], stop: threading.Event) -> None:
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Serve the page until `stop` is set. Raises WrongSetting."""
-    door = _door(settings)
+    door = open_door(settings)
     following = Following(settings.results_paths, Path(settings.store))
     agent = AgentWatch(settings.socket)
     server = waitress.create_server(create_app(settings, following, agent), sockets=[door], ident=None)
@@ -70,7 +70,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     page = threading.Thread(target=server.run, name="page", daemon=True)
     for part in (following, agent, page):
         part.start()
-    logging.info(f"the page: {_address(settings, door)}")
+    logging.info(f"the page: {address_of(settings, door)}")
     if settings.is_open_to_others:
         logging.warning(f"host is {settings.host}: everybody on its networks can see the page and its pictures")
     while not stop.wait(LOOK_EVERY_S):
@@ -78,29 +78,6 @@ def run(settings: Settings, stop: threading.Event) -> None:
             raise RuntimeError("the page ended by itself; what was logged before says why")
     agent.stop(PATIENCE_S)
     following.stop(PATIENCE_S)
-
-
-def _door(settings: Settings) -> socket.socket:
-    try:
-        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except socket.gaierror as error:
-        raise WrongSetting(f"host: {settings.host} is no address of this device: {error.strerror}") from None
-    door = socket.socket(family, kind, protocol)
-    try:
-        # The page is back at once after a restart, although connections of the one before may linger.
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind(address)
-    except OSError as error:
-        door.close()
-        raise WrongSetting(f"port: {settings.host}:{settings.port}: {error.strerror}; choose another") from None
-    return door
-
-
-def _address(settings: Settings, door: socket.socket) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{door.getsockname()[1]}/"
 
 
 def _arguments() -> argparse.Namespace:

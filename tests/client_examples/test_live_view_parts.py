@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import sqlite3
 import time
 from datetime import datetime, timedelta, timezone
@@ -15,6 +16,7 @@ import pytest
 from camera_client.sinks.json_lines import JsonLinesWriter
 from dashboard import charts, history, store, words
 from dashboard.charts import Axis
+from dashboard.door import address_of, open_door
 from dashboard.following import Following
 from dashboard.history import Counts, Line
 from dashboard.pictures import Pictures
@@ -184,6 +186,9 @@ def test_anomaly_types_are_told_largest_first_and_without_the_background() -> No
         json.dumps(told(1, verdict="maybe")).encode(),
         json.dumps(told(1, anomaly_score=7)).encode(),
         json.dumps(told(1, id="x" * 300)).encode(),
+        json.dumps(told(1, time="0001-01-01T00:00:00+14:00")).encode(),
+        json.dumps(told(1, time="9999-12-31T23:59:59-12:00")).encode(),
+        json.dumps(told(1, x="NESTED")).encode().replace(b'"NESTED"', b"[" * 100_000 + b"]" * 100_000),
     ],
 )
 def test_a_damaged_line_is_no_result(line: bytes) -> None:
@@ -315,7 +320,7 @@ def test_an_outlier_shows_in_the_score_history_however_long_the_window(
     assert max(point.above[1] for point in scores if point.above) == 0.97
     chart = charts.score_chart(scores, Axis(window, NOW, timezone.utc))
     assert re.search(r"V510(M|$)", chart.below)
-    assert re.fullmatch(r"M\d+ 30V26", chart.above), "one value is a dot"
+    assert re.fullmatch(r"M\d+ 30V14", chart.above), "one value is a dot"
     assert chart.threshold.startswith("M0 500H")
     assert chart.last_threshold == 0.5
 
@@ -457,3 +462,26 @@ def test_a_wrong_setting_is_named(values: dict[str, Any], sentence: str) -> None
 )
 def test_the_page_is_known_to_be_open_to_others(host: str, is_open: bool) -> None:
     assert settings_from({"results": "r", "host": host}).is_open_to_others == is_open
+
+
+def test_the_page_is_at_the_port_that_is_asked_for_or_a_free_one() -> None:
+    anywhere = settings_from({"results": "r", "port": 0})
+    with open_door(anywhere) as door:
+        port = door.getsockname()[1]
+        assert address_of(anywhere, door) == f"http://127.0.0.1:{port}/"
+        assert address_of(settings_from({"results": "r", "host": "::1"}), door) == f"http://[::1]:{port}/"
+    with open_door(settings_from({"results": "r", "port": port})) as door:
+        assert door.getsockname()[1] == port
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(WrongSetting, match=f"port: 127.0.0.1:{port}: Address already in use; choose another"):
+            open_door(settings_from({"results": "r", "port": port}))
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])  # RFC 5737: nobody has it
+def test_a_host_that_is_none_of_this_device_is_told(host: str) -> None:
+    with pytest.raises(WrongSetting, match=f"host: {re.escape(host)} is no address of this device"):
+        open_door(settings_from({"results": "r", "host": host}))

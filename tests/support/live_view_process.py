@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -62,11 +62,15 @@ class LivePage:
         found = re.search(rf">{window}</a></th>\s*(.*?)</tr>", self.html(f"/history?{query}"), re.DOTALL)
         return re.findall(r"<td>(.*?)</td>", found[1]) if found else []
 
+    def wait_for(self, what: str, holds: Callable[[], bool]) -> None:
+        """For something that is asked of the page, which takes more than looking at a file."""
+        wait_for(what, holds, every=0.1)
+
     def wait_for_text(self, words: str, path: str = "/") -> None:
-        wait_for(f"the page to say {words!r}", lambda: words in self.text(path))
+        self.wait_for(f"the page to say {words!r}", lambda: words in self.text(path))
 
     def wait_for_pictures(self, count: int, query: str = "") -> None:
-        wait_for(f"{count} pictures to be counted", lambda: self.row("last hour", query)[:1] == [f"{count:,}"])
+        self.wait_for(f"{count} pictures to be counted", lambda: self.row("last hour", query)[:1] == [f"{count:,}"])
 
 
 class LiveViewProcess(LivePage):

@@ -101,7 +101,10 @@ class Following:
             except FileNotFoundError:
                 complaint.say(f"{file.path} is not there yet; the camera client writes it (json_lines)")
             except OSError as error:
-                complaint.say(f"{file.path} cannot be read: {error.strerror}")
+                complaint.say(
+                    f"{file.path} cannot be read: {error.strerror}; it has to be the camera client's json_lines.path, "
+                    "and this user has to be allowed to read it"
+                )
             else:
                 complaint.is_over()
 
