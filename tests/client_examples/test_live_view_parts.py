@@ -22,7 +22,7 @@ from dashboard.history import Counts, Line
 from dashboard.pictures import Pictures
 from dashboard.result import DamagedLine, read_line
 from dashboard.results_file import NewLines, Piece, ResultsFile
-from dashboard.settings import WrongSetting, settings_from
+from dashboard.settings import Settings, WrongSetting, settings_from
 from dashboard.store import Store, StoreUnusable, open_for_reading
 from dashboard.windows import DAY, HOUR, KEPT_FOR, WINDOW_OF, WINDOWS
 
@@ -485,3 +485,8 @@ def test_a_port_in_use_is_told() -> None:
 def test_a_host_that_is_none_of_this_device_is_told(host: str) -> None:
     with pytest.raises(WrongSetting, match=f"host: {re.escape(host)} is no address of this device"):
         open_door(settings_from({"results": "r", "host": host}))
+
+
+def test_the_readme_has_a_row_for_each_setting() -> None:
+    table = (ROOT / "client_examples/live_view/README.md").read_text().split("## Settings")[1].split("\n\n")[2]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(Settings.__struct_fields__)
