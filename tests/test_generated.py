@@ -14,14 +14,6 @@ from tests.support.checkout import ROOT
 from tests.support.packages import make_package
 
 GENERATED = ("agent/wire", "client_examples/detect", "client_examples/camera", "client_examples/live_view")
-COPIES = {
-    "edge_agent_client.py": ("detect", "camera", "live_view"),
-    "overlay.py": ("detect", "camera"),
-    "complaint.py": ("camera/camera_client", "live_view/dashboard"),
-    "component.py": ("camera/camera_client", "live_view/dashboard"),
-    "greengrass_ipc.py": ("camera/camera_client", "live_view/dashboard"),
-}
-"""Files of client examples that are the same on purpose, for each example stands alone; below client_examples/."""
 
 GUIDE_CLIENT = """
 import sys
@@ -57,6 +49,15 @@ with grpc.insecure_channel(address) as channel:
     except grpc.RpcError as error:
         print("failed", error.code(), error.details())
 """
+
+COPIES = {
+    "edge_agent_client.py": ("detect", "camera", "live_view"),
+    "overlay.py": ("detect", "camera"),
+    "complaint.py": ("camera/camera_client", "live_view/dashboard"),
+    "component.py": ("camera/camera_client", "live_view/dashboard"),
+    "greengrass_ipc.py": ("camera/camera_client", "live_view/dashboard"),
+}
+"""Files of client examples that are the same on purpose, for each example stands alone; below client_examples/."""
 
 
 def test_the_committed_stubs_are_what_the_proto_yields(wire_python: str, tmp_path: Path) -> None:

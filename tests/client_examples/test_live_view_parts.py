@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from camera_client.sinks.json_lines import JsonLinesWriter
-from dashboard import charts, history, store, words
+from dashboard import charts, following, history, store, words
 from dashboard.charts import Axis
 from dashboard.door import address_of, open_door
 from dashboard.following import Following
@@ -284,14 +284,28 @@ def test_a_store_of_another_version_is_put_aside(tmp_path: Path) -> None:
     count_after_following(tmp_path, 1)
 
 
+def test_an_error_that_nobody_foresaw_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "AGAIN_AFTER_S", 0.05)
+    append(tmp_path / "results", [told(1)])
+    with monkeypatch.context() as broken:
+        broken.setattr(following, "read_line", {}.pop)
+        thread = Following((tmp_path / "results",), tmp_path / "store")
+        thread.start()
+        wait_for("what went wrong", lambda: thread.problems != [])
+    assert thread.problems[0].startswith("results cannot be read: KeyError(")
+    wait_for("the result", lambda: count_in(tmp_path / "store") == 1)
+    wait_for("its end", lambda: thread.problems == [])
+    thread.stop(5)
+
+
 def count_after_following(folder: Path, expected: int) -> None:
     """Follows `results` into `store` until so many are there; then there must not be more."""
-    following = Following((folder / "results",), folder / "store")
-    following.start()
+    thread = Following((folder / "results",), folder / "store")
+    thread.start()
     try:
         wait_for(f"{expected} results", lambda: count_in(folder / "store") == expected)
     finally:
-        following.stop(5)
+        thread.stop(5)
     assert count_in(folder / "store") == expected
 
 

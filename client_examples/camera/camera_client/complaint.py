@@ -13,10 +13,10 @@ class Complaint:
         self.standing = ""
         """What is wrong now; empty when nothing is."""
 
-    def say(self, text: str) -> None:
-        """It goes wrong, like this."""
+    def say(self, text: str, traceback: bool = False) -> None:
+        """It goes wrong, like this; `traceback`: also where, of the exception that is being handled."""
         if text != self.standing:
-            self._log.warning(text)
+            self._log.warning(text, exc_info=traceback)
             self.standing = text
 
     def is_over(self) -> None:

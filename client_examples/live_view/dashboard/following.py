@@ -69,8 +69,9 @@ class Following:
                     f"{self._store_path} cannot be written ({error}); results wait in their files"
                 )
                 pause = AGAIN_AFTER_S
-            except Exception:  # the page goes on with what is there
-                logging.getLogger("following").exception("an error nobody foresaw; tried again")
+            except Exception as error:  # the page goes on with what is there
+                problem = f"results cannot be read: {error!r}, which nobody foresaw; tried again, and the log says more"
+                self._store_complaint.say(problem, traceback=True)
                 pause = AGAIN_AFTER_S
             self._stop.wait(pause)
         self._close()
