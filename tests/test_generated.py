@@ -1,4 +1,4 @@
-"""What is derived and committed is fresh; the proto alone yields stubs that work."""
+"""What is derived and committed is fresh, copies are the same; the proto alone yields stubs that work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.support.agent_process import AgentProcess
 from tests.support.checkout import ROOT
@@ -55,6 +57,15 @@ with grpc.insecure_channel(address) as channel:
         print("failed", error.code(), error.details())
 """
 
+COPIES = {
+    "edge_agent_client.py": ("detect", "camera", "live_view", "gstreamer"),
+    "overlay.py": ("detect", "camera"),
+    "complaint.py": ("camera/camera_client", "live_view/dashboard"),
+    "component.py": ("camera/camera_client", "live_view/dashboard"),
+    "greengrass_ipc.py": ("camera/camera_client", "live_view/dashboard"),
+}
+"""Files of client examples that are the same on purpose, for each example stands alone; below client_examples/."""
+
 
 def test_the_committed_stubs_are_what_the_proto_yields(wire_python: str, tmp_path: Path) -> None:
     subprocess.run([wire_python, str(ROOT / "protos/generate.py"), str(tmp_path)], check=True)
@@ -62,6 +73,13 @@ def test_the_committed_stubs_are_what_the_proto_yields(wire_python: str, tmp_pat
         for made in (tmp_path / folder).iterdir():
             committed = ROOT / folder / made.name
             assert committed.read_text() == made.read_text(), f"{committed} is not fresh; run `make wire`"
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_file_of_several_client_examples_is_the_same_in_each(name: str) -> None:
+    first, *others = (ROOT / "client_examples" / folder / name for folder in COPIES[name])
+    for other in others:
+        assert other.read_text() == first.read_text(), f"copy {first} to {other.parent}, or the other way round"
 
 
 def test_what_the_code_yields_is_what_is_committed(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ from camera_client.triggers import OnMessage, Trigger, trigger_for
 from edge_agent_client import EdgeAgentClient, remove_abandoned_segments
 
 LOOK_EVERY_S = 0.2
-AGAIN_AFTER_S = 2.0
 SINKS_MAY_TAKE_S = 2.5
 """At the end. A Greengrass nucleus kills whatever is still there after five seconds."""
 
@@ -60,28 +59,11 @@ def main() -> int:
 
 
 def _run_component(arguments: argparse.Namespace, stop: threading.Event) -> None:
-    """As the component's configuration says, and anew when that has changed; a wrong one is waited out.
-
-    Greengrass gives up for good on a component that fails three times; the next deployment may put it right.
-    """
     try:
-        from camera_client.component import Component, following
+        from camera_client.component import run_component
     except ImportError as error:
         raise WrongSetting(f"--greengrass needs awsiotsdk (requirements-greengrass.txt): {error}") from None
-    component = Component()
-
-    def configured() -> Settings:
-        return settings_from(_overridden(component.configuration(), arguments))
-
-    while not stop.is_set():
-        try:
-            settings = configured()
-            with following(settings, configured, stop) as end:
-                run(settings, end)
-            return
-        except WrongSetting as problem:
-            logging.error(f"{problem}; tried again in {AGAIN_AFTER_S:g} s")
-            stop.wait(AGAIN_AFTER_S)
+    run_component(lambda values: settings_from(_overridden(values, arguments)), run, stop)
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -129,7 +111,8 @@ def _subscribe(settings: Settings, trigger: Trigger) -> None:
 
             subscribe(settings.broker, topic, on_message)
         else:
-            from camera_client.greengrass_ipc import Nucleus, keep_subscribed
+            from camera_client.greengrass_ipc import Nucleus
+            from camera_client.greengrass_trigger import keep_subscribed
 
             keep_subscribed(Nucleus(), topic, on_message)
     except ImportError as error:

@@ -15,7 +15,6 @@ from PIL import Image
 
 from tests.support.agent_process import AgentProcess, wait_for
 from tests.support.camera_process import CameraProcess, put_picture
-from tests.support.checkout import ROOT
 from tests.support.packages import HEIGHT, WIDTH, grey, make_package
 
 Settings = dict[str, Any]
@@ -35,12 +34,6 @@ def settings_for(agent: AgentProcess, address: str = "folder:in", **source: Any)
         "socket": f"unix://{agent.socket}",
         "source": {"address": address, "reconnect_s": 0.1, **source},
     }
-
-
-def test_the_files_shared_with_the_other_example_are_the_same() -> None:
-    for name in ("edge_agent_client.py", "overlay.py"):
-        detect, camera = ((ROOT / "client_examples" / folder / name).read_text() for folder in ("detect", "camera"))
-        assert camera == detect, f"copy client_examples/detect/{name} to client_examples/camera"
 
 
 def test_a_folder_is_inspected_in_counting_order_and_the_client_ends(

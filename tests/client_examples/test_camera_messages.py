@@ -195,7 +195,7 @@ def test_a_wrong_configuration_is_waited_out_until_a_deployment_puts_it_right(
         Nucleus(configuration) as nucleus,
         CameraProcess(tmp_path, None, "--greengrass", environment=nucleus.environment) as camera,
     ):
-        camera.wait_for_log("in_flight: Expected `int` <= 8; tried again in 2 s")
+        camera.wait_for_log("in_flight: Expected `int` <= 8; tried again every 2 s")
         nucleus.change(in_flight=1)
         camera.wait_for_verdicts(1)
         assert camera.stop() == 0

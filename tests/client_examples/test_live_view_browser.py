@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.support.agent_process import wait_for
-from tests.support.browser import browser, complaints, needs_browser, requested
+from tests.support.browser import browser, complaints, look, needs_browser, requested
 from tests.support.live_view_process import LiveViewProcess, append, needs_web, rejected, told
 
 if TYPE_CHECKING:
@@ -24,18 +25,34 @@ FLAGS = ("--results", "results", "--overlays", "found", "--store", "store", "--p
 FLAGS += ("--socket", "unix:///nonexistent/socket")
 
 
+@pytest.fixture(scope="module")
+def started() -> Iterator[Chrome]:
+    with browser() as chrome:
+        yield chrome
+
+
+@pytest.fixture
+def chrome(started: Chrome) -> Iterator[Chrome]:
+    """At a desk by day, unless the test says otherwise."""
+    look(started)
+    yield started
+    started.get("about:blank")  # it asks for nothing more
+
+
 def wait_for_page(chrome: Chrome, words: str) -> None:
     """In one step, for the page replaces its elements."""
     question = "return document.body.innerText"
-    wait_for(f"the page to say {words!r}", lambda: words in " ".join(chrome.execute_script(question).split()))
+    wait_for(
+        f"the page to say {words!r}", lambda: words in " ".join(chrome.execute_script(question).split()), every=0.1
+    )
 
 
-def test_a_page_that_is_left_open_shows_each_new_part(tmp_path: Path) -> None:
+def test_a_page_that_is_left_open_shows_each_new_part(chrome: Chrome, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     append(tmp_path / "results", [told(1, reason=evil), rejected(2, camera=evil)])
     (tmp_path / "found").mkdir()
     Image.new("RGB", (96, 64), "blue").save(tmp_path / "found" / f"{told(3)['id']}-reject.jpg")
-    with LiveViewProcess(tmp_path, *FLAGS) as view, browser() as chrome:
+    with LiveViewProcess(tmp_path, *FLAGS) as view:
         view.wait_for_pictures(1, "camera=line-1")
         chrome.get(f"{view.address}?camera=line-1&window=1d")
         wait_for_page(chrome, "✓ PASS")
@@ -44,7 +61,7 @@ def test_a_page_that_is_left_open_shows_each_new_part(tmp_path: Path) -> None:
         append(tmp_path / "results", [rejected(3)])
         wait_for_page(chrome, "✕ REJECT")
         loaded = "const image = document.querySelector('#picture img'); return image ? image.naturalWidth : 0"
-        wait_for("its picture", lambda: chrome.execute_script(loaded) == 96)
+        wait_for("its picture", lambda: chrome.execute_script(loaded) == 96, every=0.1)
         wait_for_page(chrome, "1 day 2 1 50.0 %")
         assert chrome.execute_script("return document.querySelectorAll('[src=x]').length") == 0
         assert chrome.execute_script("return document.activeElement.textContent") == "last hour", "focus stays"
@@ -57,10 +74,10 @@ def test_a_page_that_is_left_open_shows_each_new_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_with_100_000_results_the_page_is_whole_and_right(tmp_path: Path) -> None:
+def test_with_100_000_results_the_page_is_whole_and_right(chrome: Chrome, tmp_path: Path) -> None:
     expected = half_a_year(tmp_path / "results", 100_000)
-    with LiveViewProcess(tmp_path, *FLAGS) as view, browser() as chrome:
-        wait_for("all of them", lambda: view.row("6 months")[:1] == ["100,000"], patience=60)
+    with LiveViewProcess(tmp_path, *FLAGS) as view:
+        wait_for("all of them", lambda: view.row("6 months")[:1] == ["100,000"], patience=60, every=0.1)
         for window, (pictures, rejects) in expected.items():
             row = view.row(window)
             assert (row[0], row[1], row[3]) == (f"{pictures:,}", f"{rejects:,}", f"{rejects:,}"), window
@@ -81,7 +98,7 @@ def test_with_100_000_results_the_page_is_whole_and_right(tmp_path: Path) -> Non
         assert len(addresses) >= 5
         assert {address.split("/")[2] for address in addresses} == {f"127.0.0.1:{view.port}"}
     with LiveViewProcess(tmp_path, *FLAGS) as view:
-        wait_for("all of them again", lambda: view.row("6 months")[:1] == ["100,000"])
+        view.wait_for("all of them again", lambda: view.row("6 months")[:1] == ["100,000"])
 
 
 def half_a_year(path: Path, count: int) -> dict[str, tuple[int, int]]:
@@ -108,9 +125,10 @@ def half_a_year(path: Path, count: int) -> dict[str, tuple[int, int]]:
     return expected
 
 
-def test_on_a_phone_nothing_sticks_out(tmp_path: Path) -> None:
+def test_on_a_phone_nothing_sticks_out(chrome: Chrome, tmp_path: Path) -> None:
+    look(chrome, 390, 844, phone=True, dark=True)
     append(tmp_path / "results", [rejected(1, verdict="uncertain"), told(2, camera="line-2 with a very long name" * 4)])
-    with LiveViewProcess(tmp_path, *FLAGS) as view, browser(390, 844, phone=True, dark=True) as chrome:
+    with LiveViewProcess(tmp_path, *FLAGS) as view:
         view.wait_for_pictures(1)
         chrome.get(view.address)
         wait_for_page(chrome, "? UNCERTAIN")

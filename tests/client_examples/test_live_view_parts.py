@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import sqlite3
 import time
 from datetime import datetime, timedelta, timezone
@@ -13,14 +14,15 @@ from typing import Any
 
 import pytest
 from camera_client.sinks.json_lines import JsonLinesWriter
-from dashboard import charts, history, store, words
+from dashboard import charts, following, history, store, words
 from dashboard.charts import Axis
+from dashboard.door import address_of, open_door
 from dashboard.following import Following
 from dashboard.history import Counts, Line
 from dashboard.pictures import Pictures
 from dashboard.result import DamagedLine, read_line
 from dashboard.results_file import NewLines, Piece, ResultsFile
-from dashboard.settings import WrongSetting, settings_from
+from dashboard.settings import Settings, WrongSetting, settings_from
 from dashboard.store import Store, StoreUnusable, open_for_reading
 from dashboard.windows import DAY, HOUR, KEPT_FOR, WINDOW_OF, WINDOWS
 
@@ -184,6 +186,9 @@ def test_anomaly_types_are_told_largest_first_and_without_the_background() -> No
         json.dumps(told(1, verdict="maybe")).encode(),
         json.dumps(told(1, anomaly_score=7)).encode(),
         json.dumps(told(1, id="x" * 300)).encode(),
+        json.dumps(told(1, time="0001-01-01T00:00:00+14:00")).encode(),
+        json.dumps(told(1, time="9999-12-31T23:59:59-12:00")).encode(),
+        json.dumps(told(1, x="NESTED")).encode().replace(b'"NESTED"', b"[" * 100_000 + b"]" * 100_000),
     ],
 )
 def test_a_damaged_line_is_no_result(line: bytes) -> None:
@@ -279,14 +284,28 @@ def test_a_store_of_another_version_is_put_aside(tmp_path: Path) -> None:
     count_after_following(tmp_path, 1)
 
 
+def test_an_error_that_nobody_foresaw_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "AGAIN_AFTER_S", 0.05)
+    append(tmp_path / "results", [told(1)])
+    with monkeypatch.context() as broken:
+        broken.setattr(following, "read_line", {}.pop)
+        thread = Following((tmp_path / "results",), tmp_path / "store")
+        thread.start()
+        wait_for("what went wrong", lambda: thread.problems != [])
+    assert thread.problems[0].startswith("results cannot be read: KeyError(")
+    wait_for("the result", lambda: count_in(tmp_path / "store") == 1)
+    wait_for("its end", lambda: thread.problems == [])
+    thread.stop(5)
+
+
 def count_after_following(folder: Path, expected: int) -> None:
     """Follows `results` into `store` until so many are there; then there must not be more."""
-    following = Following((folder / "results",), folder / "store")
-    following.start()
+    thread = Following((folder / "results",), folder / "store")
+    thread.start()
     try:
         wait_for(f"{expected} results", lambda: count_in(folder / "store") == expected)
     finally:
-        following.stop(5)
+        thread.stop(5)
     assert count_in(folder / "store") == expected
 
 
@@ -315,7 +334,7 @@ def test_an_outlier_shows_in_the_score_history_however_long_the_window(
     assert max(point.above[1] for point in scores if point.above) == 0.97
     chart = charts.score_chart(scores, Axis(window, NOW, timezone.utc))
     assert re.search(r"V510(M|$)", chart.below)
-    assert re.fullmatch(r"M\d+ 30V26", chart.above), "one value is a dot"
+    assert re.fullmatch(r"M\d+ 30V14", chart.above), "one value is a dot"
     assert chart.threshold.startswith("M0 500H")
     assert chart.last_threshold == 0.5
 
@@ -457,3 +476,31 @@ def test_a_wrong_setting_is_named(values: dict[str, Any], sentence: str) -> None
 )
 def test_the_page_is_known_to_be_open_to_others(host: str, is_open: bool) -> None:
     assert settings_from({"results": "r", "host": host}).is_open_to_others == is_open
+
+
+def test_the_page_is_at_the_port_that_is_asked_for_or_a_free_one() -> None:
+    anywhere = settings_from({"results": "r", "port": 0})
+    with open_door(anywhere) as door:
+        port = door.getsockname()[1]
+        assert address_of(anywhere, door) == f"http://127.0.0.1:{port}/"
+        assert address_of(settings_from({"results": "r", "host": "::1"}), door) == f"http://[::1]:{port}/"
+    with open_door(settings_from({"results": "r", "port": port})) as door:
+        assert door.getsockname()[1] == port
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(WrongSetting, match=f"port: 127.0.0.1:{port}: Address already in use; choose another"):
+            open_door(settings_from({"results": "r", "port": port}))
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])  # RFC 5737: nobody has it
+def test_a_host_that_is_none_of_this_device_is_told(host: str) -> None:
+    with pytest.raises(WrongSetting, match=f"host: {re.escape(host)} is no address of this device"):
+        open_door(settings_from({"results": "r", "host": host}))
+
+
+def test_the_readme_has_a_row_for_each_setting() -> None:
+    table = (ROOT / "client_examples/live_view/README.md").read_text().split("## Settings")[1].split("\n\n")[2]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(Settings.__struct_fields__)

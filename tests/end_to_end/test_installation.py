@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from agent.greengrass.client_recipe import CAMERA, SAMPLE_CLIENT
+from agent.greengrass.client_recipe import CAMERA, LIVE_VIEW, SAMPLE_CLIENT
 from agent.greengrass.recipe_parts import AGENT
 from agent.workbench.components.wheels import ALL_PLATFORMS, pinned_requirements
 from agent.workbench.errors import WheelsNotFound
@@ -47,9 +47,8 @@ def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a
     except WheelsNotFound as refusal:
         pytest.skip(f"no package index is reachable: {refusal}")
     site = tmp_path / "site"
-    edge_agent(
-        "greengrass", "build", "--output", site, "--bundle-wheels", here, "--sample-client", PLATES, "--camera", PLATES
-    )
+    clients = ("--sample-client", PLATES, "--camera", PLATES, "--live-view")
+    edge_agent("greengrass", "build", "--output", site, "--bundle-wheels", here, *clients)
     photos = tmp_path / "photos"
     photos.mkdir()
     for seed in range(20):
@@ -66,7 +65,8 @@ def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a
             line.deploy_model()
             line.deploy_client()
             line.deploy_camera(source={"address": f"video:{tmp_path}/chipped.avi", "at_end": "repeat"})
-            for component in (AGENT, SAMPLE_CLIENT.component, CAMERA.component):
+            line.deploy_live_view()
+            for component in (AGENT, *(client.component for client in (SAMPLE_CLIENT, CAMERA, LIVE_VIEW))):
                 log = line.device.log(component)
                 assert "installing from the wheels in this component, without a network" in log
                 assert "install: installed in" in log
@@ -79,6 +79,7 @@ def test_components_with_bundled_wheels_and_a_fitted_model_make_a_line_without_a
             wait_for(
                 "the camera's verdict", lambda: "reject" in [each["verdict"] for each in line.verdicts], patience=60
             )
+            line.page().wait_for_text("✕ REJECT")
             line.device.restart_nucleus()
             assert "already installed: nothing to do" in line.device.log(AGENT)
             line.wait_for_detections()

@@ -52,7 +52,7 @@ def test_both_nuclei_take_it_and_it_outlives_what_it_depends_on(example: ClientE
 @EACH
 def test_every_file_of_the_program_is_in_the_component(example: ClientExample, recipe: dict[str, Any]) -> None:
     folder = ROOT / "client_examples" / example.folder
-    no_program = re.compile(r"(^|/)(\.|__pycache__|greengrass-build|requirements)")
+    no_program = re.compile(r"(^|/)(\.|__pycache__|greengrass-build|requirements|screenshot)")
     program = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
     program = {name for name in program if not no_program.search(name)}
     assert program - set(client_files(folder)) == {"recipe.json", "gdk-config.json"}

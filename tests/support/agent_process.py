@@ -33,12 +33,12 @@ RECONNECT = [
 LARGE_REPLIES = [("grpc.max_receive_message_length", -1)]
 
 
-def wait_for(what: str, holds: Callable[[], bool], patience: float = PATIENCE) -> None:
-    """Returns as soon as `holds()`; fails after `patience` seconds."""
+def wait_for(what: str, holds: Callable[[], bool], patience: float = PATIENCE, every: float = 0.01) -> None:
+    """Returns as soon as `holds()`, which is asked again `every` so many seconds; fails after `patience` seconds."""
     deadline = time.monotonic() + patience
     while not holds():
         assert time.monotonic() < deadline, f"waited {patience} s in vain for: {what}"
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 class AgentProcess:

@@ -23,28 +23,31 @@ needs_browser = pytest.mark.skipif(
 
 
 @contextmanager
-def browser(width: int = 1400, height: int = 900, *, phone: bool = False, dark: bool = False) -> Iterator[Chrome]:
-    """`phone`: a page as wide as that, and a finger instead of a mouse. `dark`: the reader's preference."""
+def browser() -> Iterator[Chrome]:
+    """Starts in a second; shared by tests that each say how it is to look."""
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service
 
     options = ChromeOptions()
     options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
-    if phone:
-        metrics = {"width": width, "height": height, "pixelRatio": 2}
-        options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     # With the driver's path selenium looks for none on the internet.
     chrome = Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
-        if dark:
-            preference = {"name": "prefers-color-scheme", "value": "dark"}
-            chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [preference]})
         yield chrome
     finally:
         chrome.quit()
+
+
+def look(chrome: Chrome, width: int = 1400, height: int = 900, *, phone: bool = False, dark: bool = False) -> None:
+    """`phone`: a page as wide as that, whatever it holds. `dark`: the reader's preference. Forgets what was logged."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    preference = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [preference]})
+    complaints(chrome), requested(chrome)
 
 
 def complaints(chrome: Chrome) -> list[str]:

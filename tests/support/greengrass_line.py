@@ -18,7 +18,15 @@ from PIL import Image
 
 from agent import __version__
 from agent.greengrass.agent_recipe import ARCHIVE, agent_recipe
-from agent.greengrass.client_recipe import CAMERA, SAMPLE_CLIENT, ClientExample, camera_recipe, sample_client_recipe
+from agent.greengrass.client_recipe import (
+    CAMERA,
+    LIVE_VIEW,
+    SAMPLE_CLIENT,
+    ClientExample,
+    camera_recipe,
+    live_view_recipe,
+    sample_client_recipe,
+)
 from agent.greengrass.recipe_parts import AGENT
 from agent.wire import edge_agent_pb2 as wire
 from agent.wire.edge_agent_pb2_grpc import EdgeAgentStub
@@ -29,6 +37,7 @@ from tests.support.agent_process import RECONNECT, describe, wait_for
 from tests.support.camera_process import put_picture
 from tests.support.checkout import ROOT
 from tests.support.greengrass_device import GreengrassDevice
+from tests.support.live_view_process import LivePage, port_of
 from tests.support.nucleus import Nucleus
 from tests.support.packages import grey, make_package, slow_model
 
@@ -65,6 +74,7 @@ def build_without_install_steps(site: Path) -> None:
         _write(site, agent_recipe(version), ARCHIVE, {"edge-agent.proto": ROOT / "protos/edge-agent.proto"})
     _write_client(site, SAMPLE_CLIENT, sample_client_recipe(VERSION, PLATES))
     _write_client(site, CAMERA, camera_recipe(VERSION, PLATES))
+    _write_client(site, LIVE_VIEW, live_view_recipe(VERSION))
 
 
 def _write_client(site: Path, example: ClientExample, recipe: dict[str, Any]) -> None:
@@ -80,7 +90,7 @@ def _write(site: Path, recipe: dict[str, Any], archive: str, content: Mapping[st
 
 def provide_environments(work: Path) -> None:
     """What the install steps of agent and clients would have made, out of the Python that runs this."""
-    for name in (AGENT, SAMPLE_CLIENT.component, CAMERA.component):
+    for name in (AGENT, *(each.component for each in (SAMPLE_CLIENT, CAMERA, LIVE_VIEW))):
         python = work / name / "venv/bin/python"
         python.parent.mkdir(parents=True)
         python.write_text(f"#!/bin/sh\nPYTHONPATH='{ROOT}' exec '{sys.executable}' \"$@\"\n")
@@ -99,21 +109,23 @@ class Line:
         self._pictures.mkdir()
         for name, pixels in pictures.items():
             Image.fromarray(pixels).save(self._pictures / f"{name}.png")
-        self.nucleus, self.camera_nucleus = Nucleus(lite=lite), Nucleus(lite=lite)
+        # The nucleus double knows one component's configuration.
+        self.nucleus, self.camera_nucleus, self.view_nucleus = (Nucleus(lite=lite) for _ in range(3))
         self.device = GreengrassDevice(folder / "greengrass", lite, NO_NETWORK | self.nucleus.environment)
+        self._nuclei = (self.nucleus, self.camera_nucleus, self.view_nucleus)
         self._channel = grpc.insecure_channel(f"unix:{self.socket}", options=RECONNECT)
         self.agent = EdgeAgentStub(self._channel)
 
     def __enter__(self) -> Line:
-        self.nucleus.__enter__()
-        self.camera_nucleus.__enter__()
+        for nucleus in self._nuclei:
+            nucleus.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._channel.close()
         self.device.close()
-        self.camera_nucleus.__exit__(None, None, None)
-        self.nucleus.__exit__(None, None, None)
+        for nucleus in self._nuclei:
+            nucleus.__exit__(None, None, None)
 
     def deploy_agent(self, version: str = VERSION) -> None:
         told = {"Socket": f"unix://{self.socket}", "PythonPath": sys.executable}
@@ -135,11 +147,19 @@ class Line:
             "source": {"address": f"folder:{self._pictures}", "at_end": "wait"},
             **configuration,
         }
-        recipe = self._recipe(CAMERA.component, VERSION)
-        # The nucleus double knows one component's configuration; a real one has it before the component starts.
-        self.camera_nucleus.change(**json.loads(recipe.read_text())["ComponentConfiguration"]["DefaultConfiguration"])
-        self.camera_nucleus.change(**told)
-        self.device.deploy(recipe, self._artifacts, told, environment=self.camera_nucleus.environment)
+        self._deploy_following(CAMERA, self.camera_nucleus, told)
+
+    def deploy_live_view(self) -> None:
+        """Showing what the camera client writes, by the recipe's own paths, at any free port."""
+        told = {"socket": f"unix://{self.socket}", "PythonPath": sys.executable, "port": 0}
+        self._deploy_following(LIVE_VIEW, self.view_nucleus, told)
+
+    def _deploy_following(self, example: ClientExample, nucleus: Nucleus, told: dict[str, Any]) -> None:
+        """A client that follows its configuration; a real nucleus has it before the component starts."""
+        recipe = self._recipe(example.component, VERSION)
+        nucleus.change(**json.loads(recipe.read_text())["ComponentConfiguration"]["DefaultConfiguration"])
+        nucleus.change(**told)
+        self.device.deploy(recipe, self._artifacts, told, environment=nucleus.environment)
 
     def put_picture(self, name: str, brightness: int) -> None:
         """A new one; dark ones are anomalous to `PLATES`."""
@@ -159,6 +179,11 @@ class Line:
 
         wait_for(f"the verdict on {name}", lambda: found() != [], patience=60)
         return found()[0]
+
+    def page(self) -> LivePage:
+        """Where the live view serves it now; waits for it."""
+        wait_for("the page's address", lambda: port_of(self.device.log(LIVE_VIEW.component)) is not None)
+        return LivePage(port_of(self.device.log(LIVE_VIEW.component)) or 0)
 
     def client_log(self) -> str:
         return self.device.log(SAMPLE_CLIENT.component)

@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,52 @@ needs_web = pytest.mark.skipif(
 SCRIPT = ROOT / "client_examples/live_view/live_view.py"
 
 
-class LiveViewProcess:
+class LivePage:
+    """The page at a port of the loopback."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+        finally:
+            connection.close()
+
+    def html(self, path: str = "/") -> str:
+        status, _, body = self.ask(path)
+        assert status == 200, body
+        return body.decode()
+
+    def text(self, path: str = "/") -> str:
+        """What a reader sees of it, roughly."""
+        return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", self.html(path))).split())
+
+    def row(self, window: str, query: str = "") -> list[str]:
+        """A window's counts: pictures, reject, anomaly ratio, anomalous, uncertain, without answer, pass."""
+        found = re.search(rf">{window}</a></th>\s*(.*?)</tr>", self.html(f"/history?{query}"), re.DOTALL)
+        return re.findall(r"<td>(.*?)</td>", found[1]) if found else []
+
+    def wait_for(self, what: str, holds: Callable[[], bool]) -> None:
+        """For something that is asked of the page, which takes more than looking at a file."""
+        wait_for(what, holds, every=0.1)
+
+    def wait_for_text(self, words: str, path: str = "/") -> None:
+        self.wait_for(f"the page to say {words!r}", lambda: words in self.text(path))
+
+    def wait_for_pictures(self, count: int, query: str = "") -> None:
+        self.wait_for(f"{count} pictures to be counted", lambda: self.row("last hour", query)[:1] == [f"{count:,}"])
+
+
+class LiveViewProcess(LivePage):
     """`live_view.py` on a free port of the loopback; on leaving it is asked to end, and must do so with code 0."""
 
     def __init__(self, folder: Path, *flags: str, environment: Mapping[str, str] | None = None) -> None:
@@ -74,43 +119,14 @@ class LiveViewProcess:
         self.process.wait()
         self._is_killed = True
 
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request(method, path, headers=headers)
-            response = connection.getresponse()
-            return response.status, dict(response.getheaders()), response.read()
-        finally:
-            connection.close()
-
-    def html(self, path: str = "/") -> str:
-        status, _, body = self.ask(path)
-        assert status == 200, body
-        return body.decode()
-
-    def text(self, path: str = "/") -> str:
-        """What a reader sees of it, roughly."""
-        return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", self.html(path))).split())
-
-    def row(self, window: str, query: str = "") -> list[str]:
-        """A window's counts: pictures, reject, anomaly ratio, anomalous, uncertain, without answer, pass."""
-        found = re.search(rf">{window}</a></th>\s*(.*?)</tr>", self.html(f"/history?{query}"), re.DOTALL)
-        return re.findall(r"<td>(.*?)</td>", found[1]) if found else []
-
-    def wait_for_text(self, words: str, path: str = "/") -> None:
-        wait_for(f"the page to say {words!r}", lambda: words in self.text(path))
-
-    def wait_for_pictures(self, count: int, query: str = "") -> None:
-        wait_for(f"{count} pictures to be counted", lambda: self.row("last hour", query)[:1] == [f"{count:,}"])
-
     def _port_in_log(self, begin: int) -> int | None:
-        found = re.search(r"the page: http://[^/]*:(\d+)/", self.log.read_bytes()[begin:].decode())
-        return int(found[1]) if found else None
+        return port_of(self.log.read_bytes()[begin:].decode())
+
+
+def port_of(log: str) -> int | None:
+    """Where the page was served last; None where it was not yet."""
+    ports = re.findall(r"the page: http://[^/]*:(\d+)/", log)
+    return int(ports[-1]) if ports else None
 
 
 def told(number: int, **changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Says a fault once, not with every frame."""
+"""Says a fault once, not every time it is met. The same file in the camera client and the live view."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ class Complaint:
 
     def __init__(self, about: str) -> None:
         self._log = logging.getLogger(about)
-        self._last = ""
-
-    @property
-    def is_standing(self) -> bool:
-        """Whether it goes wrong now."""
-        return bool(self._last)
+        self.standing = ""
+        """What is wrong now; empty when nothing is."""
 
     def say(self, text: str, traceback: bool = False) -> None:
         """It goes wrong, like this; `traceback`: also where, of the exception that is being handled."""
-        if text != self._last:
+        if text != self.standing:
             self._log.warning(text, exc_info=traceback)
-            self._last = text
+            self.standing = text
 
     def is_over(self) -> None:
         """It goes well."""
-        if self._last:
+        if self.standing:
             self._log.info("again as it should be")
-            self._last = ""
+            self.standing = ""

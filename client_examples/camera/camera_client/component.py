@@ -2,6 +2,8 @@
 
 It is asked for again and again, and not subscribed to: nucleus lite forgets subscriptions when a component is updated
 (https://github.com/aws-greengrass/aws-greengrass-lite/issues/1016), and a nucleus that restarts forgets them all.
+
+The same file in the camera client and the live view, which stand alone.
 """
 
 from __future__ import annotations
@@ -14,32 +16,51 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from camera_client.complaint import Complaint
-from camera_client.greengrass_ipc import Nucleus, NucleusFailed
-from camera_client.settings import Settings, WrongSetting
+from .complaint import Complaint
+from .greengrass_ipc import Nucleus, NucleusFailed
+from .settings import Settings, WrongSetting
 
 LOOK_EVERY_S = 2.0
 NOT_OURS = ("accessControl", "PythonPath")
 """Keys that the nucleus and the install step read."""
 
 
-class Component:
-    """What the nucleus knows of us."""
+def run_component(
+    settings_from: Callable[[dict[str, Any]], Settings],
+    run: Callable[[Settings, threading.Event], None],
+    stop: threading.Event,
+) -> None:
+    """Run as the component's configuration says, and anew when that has changed; a wrong one is waited out.
 
-    def __init__(self) -> None:
-        self._nucleus = Nucleus()
+    `settings_from`: what a configuration means; raises WrongSetting. `run`: until its event is set; may raise it, too.
+    Greengrass gives up for good on a component that fails three times; the next deployment may put it right.
+    """
+    nucleus, complaint = Nucleus(), Complaint("configuration")
 
-    def configuration(self) -> dict[str, Any]:
-        """The settings in it. Raises WrongSetting where it cannot be read."""
+    def configured() -> Settings:
+        return settings_from(_configuration(nucleus))
+
+    while not stop.is_set():
         try:
-            configuration = self._nucleus.configuration()
-        except NucleusFailed as problem:
-            raise WrongSetting(f"the component's configuration cannot be read: {problem}") from None
-        return {key: value for key, value in configuration.items() if key not in NOT_OURS}
+            settings = configured()
+            with _following(settings, configured, stop) as end:
+                run(settings, end)
+            return
+        except WrongSetting as problem:
+            complaint.say(f"{problem}; tried again every {LOOK_EVERY_S:g} s")
+            stop.wait(LOOK_EVERY_S)
+
+
+def _configuration(nucleus: Nucleus) -> dict[str, Any]:
+    try:
+        configuration = nucleus.configuration()
+    except NucleusFailed as problem:
+        raise WrongSetting(f"the component's configuration cannot be read: {problem}") from None
+    return {key: value for key, value in configuration.items() if key not in NOT_OURS}
 
 
 @contextmanager
-def following(settings: Settings, read: Callable[[], Settings], stop: threading.Event) -> Iterator[threading.Event]:
+def _following(settings: Settings, read: Callable[[], Settings], stop: threading.Event) -> Iterator[threading.Event]:
     """An event that is set with `stop`, and when `read` gives other settings; wrong ones are told, and wait.
 
     When the block has ended because of other settings, the process begins anew, as if just started: nothing is left of

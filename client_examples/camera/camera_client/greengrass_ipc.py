@@ -1,4 +1,7 @@
-"""A connection to the Greengrass nucleus that comes back: the SDK's client waits for ever and never reconnects."""
+"""A connection to the Greengrass nucleus that comes back: the SDK's client waits for ever and never reconnects.
+
+The same file in the camera client and the live view, which stand alone.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,7 @@ from awsiot import eventstreamrpc
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 
-from camera_client.complaint import Complaint
-
 ANSWER_LIMIT_S = 5.0
-AGAIN_AFTER_S = 1.0
 SOCKET = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
 TOKEN = "SVCUID"
 Question = Callable[[GreengrassCoreIPCClientV2], "Future[Any]"]
@@ -103,35 +103,6 @@ class Nucleus:
         with self._lock:
             if self._connection is connection:
                 self._connection = self._client = None
-
-
-def keep_subscribed(nucleus: Nucleus, topic: str, on_message: Callable[[], None]) -> None:
-    """Call `on_message` for each message on a local topic from now on, also after the nucleus has restarted."""
-    complaint = Complaint("trigger")
-    ended = threading.Event()
-
-    def subscribe(client: GreengrassCoreIPCClientV2) -> Future[Any]:
-        future, _ = client.subscribe_to_topic_async(
-            topic=topic,
-            on_stream_event=lambda event: on_message(),
-            on_stream_error=lambda error: True,  # then the stream is closed
-            on_stream_closed=ended.set,
-        )
-        return future
-
-    def run() -> None:
-        while True:
-            ended.clear()
-            try:
-                list(nucleus.ask(subscribe))
-            except NucleusFailed as problem:
-                complaint.say(f"{problem}; no triggers until then")
-            else:
-                complaint.is_over()
-                ended.wait()
-            threading.Event().wait(AGAIN_AFTER_S)
-
-    threading.Thread(target=run, name="trigger", daemon=True).start()
 
 
 def _sentence(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -53,19 +52,22 @@ class AgentWatch:
             while not self._stop.is_set():
                 try:
                     self._look(agent)
-                except Exception:  # the page goes on with what is known
-                    logging.getLogger("agent").exception("an error nobody foresaw; asked again")
+                except Exception as error:  # the page goes on with what is known
+                    self._fails(f"{error!r}, which nobody foresaw; asked again, and the log says more", traceback=True)
                 self._stop.wait(LOOK_EVERY_S)
 
     def _look(self, agent: EdgeAgentClient) -> None:
         try:
             models = tuple(sorted(agent.models(), key=lambda model: model.component))
         except grpc.RpcError as error:
-            self._complaint.say(self._sentence(error))
-            self._note(replace(self.view, problem=self._complaint.standing))
+            self._fails(self._sentence(error))
         else:
             self._complaint.is_over()
             self._note(AgentView(models))
+
+    def _fails(self, problem: str, traceback: bool = False) -> None:
+        self._complaint.say(problem, traceback)
+        self._note(replace(self.view, problem=problem))
 
     def _note(self, now: AgentView) -> None:
         changed = self.view.since is None or bool(self.view.problem) != bool(now.problem)

@@ -18,7 +18,8 @@ STACK = (("rejected", "reject"), ("uncertain", "uncertain"), ("unanswered", "una
 """From the bottom up: what matters stands on the ground. Field of Counts, and what it is drawn as."""
 GRID = 1000
 """Width and height of the score history's own grid, which is stretched over the chart."""
-LEAST_STROKE = 4
+LEAST_STROKE = 16
+"""On the grid; as high as a stroke is wide, so that a single score is a dot that is seen."""
 GAP = 0.15
 """Of a bar's place."""
 

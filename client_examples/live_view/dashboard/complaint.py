@@ -1,4 +1,4 @@
-"""Says a fault once, not every time it is met."""
+"""Says a fault once, not every time it is met. The same file in the camera client and the live view."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class Complaint:
     def __init__(self, about: str) -> None:
         self._log = logging.getLogger(about)
         self.standing = ""
-        """What is wrong now, for the page; empty when nothing is."""
+        """What is wrong now; empty when nothing is."""
 
-    def say(self, text: str) -> None:
-        """It goes wrong, like this."""
+    def say(self, text: str, traceback: bool = False) -> None:
+        """It goes wrong, like this; `traceback`: also where, of the exception that is being handled."""
         if text != self.standing:
-            self._log.warning(text)
+            self._log.warning(text, exc_info=traceback)
             self.standing = text
 
     def is_over(self) -> None:

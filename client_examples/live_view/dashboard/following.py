@@ -69,8 +69,9 @@ class Following:
                     f"{self._store_path} cannot be written ({error}); results wait in their files"
                 )
                 pause = AGAIN_AFTER_S
-            except Exception:  # the page goes on with what is there
-                logging.getLogger("following").exception("an error nobody foresaw; tried again")
+            except Exception as error:  # the page goes on with what is there
+                problem = f"results cannot be read: {error!r}, which nobody foresaw; tried again, and the log says more"
+                self._store_complaint.say(problem, traceback=True)
                 pause = AGAIN_AFTER_S
             self._stop.wait(pause)
         self._close()
@@ -101,7 +102,10 @@ class Following:
             except FileNotFoundError:
                 complaint.say(f"{file.path} is not there yet; the camera client writes it (json_lines)")
             except OSError as error:
-                complaint.say(f"{file.path} cannot be read: {error.strerror}")
+                complaint.say(
+                    f"{file.path} cannot be read: {error.strerror}; it has to be the camera client's json_lines.path, "
+                    "and this user has to be allowed to read it"
+                )
             else:
                 complaint.is_over()
 

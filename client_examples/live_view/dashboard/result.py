@@ -66,8 +66,10 @@ def read_line(content: bytes) -> Result:
     """What a line of the camera client's `json_lines` says. Raises DamagedLine."""
     try:
         line = _DECODER.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedLine(str(error)) from None
+    if not 1970 <= line.time.year < 9999:  # beyond, there are time zones in which Python has no such time
+        raise DamagedLine(f"no camera has seen the year {line.time.year}")
     is_answered = line.anomaly_score is not None and line.anomaly_threshold is not None
     return Result(
         id=line.id,

@@ -116,10 +116,9 @@ class _Page:
         """What somebody should look after, a sentence each."""
         view, problems = self._agent.view, self._following.problems
         if view.problem and view.since:
-            problems.insert(
-                0, f"the agent does not answer since {words.time_of(view.since, now, zone)}: {view.problem}"
-            )
-        problems += [f"{model.component} is FAILED: {model.status_message}" for model in view.failed]
+            since = words.time_of(view.since, now, zone)
+            problems.insert(0, f"The agent does not answer since {since}: {view.problem}")
+        problems += [f"The model {model.component} is FAILED: {model.status_message}" for model in view.failed]
         if self._following.damaged_lines:
             problems.append(f"{self._following.damaged_lines} damaged lines of results were skipped; the log says why")
         return problems
@@ -172,7 +171,7 @@ class _Page:
         if type(error) is sqlite3.DatabaseError:  # not one of its descendants: the file itself is damaged
             self._following.doubt()
         self._complaint.say(f"{self._store} cannot be read: {error}")
-        return f"the stored results cannot be read ({error})"
+        return f"The stored results cannot be read ({error})"
 
 
 def _chosen(lines: list[Line]) -> Line | None:

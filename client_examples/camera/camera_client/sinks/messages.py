@@ -60,7 +60,7 @@ class MessageSink:
         self._outbox.add(inspection.message())
 
     def close(self, deadline: float) -> None:
-        while len(self._outbox) and not self._complaint.is_standing and time.monotonic() < deadline:
+        while len(self._outbox) and not self._complaint.standing and time.monotonic() < deadline:
             time.sleep(0.02)
         self._stop.set()
         self._thread.join(max(0.0, deadline - time.monotonic()))
