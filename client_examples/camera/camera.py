@@ -89,7 +89,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     source, trigger = open_source(settings), trigger_for(settings.trigger)
     remove_abandoned_segments()
     with contextlib.ExitStack() as stack:
-        agent = stack.enter_context(EdgeAgentClient(settings.socket, settings.patience_s))
+        agent = stack.enter_context(EdgeAgentClient(settings.socket, settings.patience_s, starts_again=True))
         segments = [stack.enter_context(agent.shared_segment()) for _ in range(settings.in_flight + 2)]
         ring = FrameRing(segments, settings.source.skips_frames)
         sinks = Sinks(open_sinks(settings))
