@@ -36,7 +36,7 @@ def connect(broker: Broker, on_connect: Callable[[mqtt.Client], object] = lambda
 
     def disconnected(_client: mqtt.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if code.is_failure:
-            complaint.say(f"{broker.host}:{broker.port} is gone: {code}")
+            complaint.say(f"{broker.host}:{broker.port} is gone; tried again until it is back")
 
     client.on_connect, client.on_disconnect = connected, disconnected
     client.on_connect_fail = lambda _client, _data: complaint.say(f"nobody answers at {broker.host}:{broker.port}")
