@@ -112,10 +112,10 @@ def test_an_empty_folder_that_is_to_be_repeated_is_looked_at_now_and_then(tmp_pa
     names: list[str] = []
     settings = settings_for(f"folder:{tmp_path}", at_end="repeat", reconnect_s=0.3)
     with capturing(settings, Counting(settings.source), lambda slot: names.append(slot.name)):
-        wait_for("the first look", lambda: looks > 0)
+        wait_for("the second look", lambda: looks > 1)
         put_picture(tmp_path, "1.png")
         wait_for("the picture", lambda: len(names) > 0)
-        assert looks - len(names) <= 2, "once before the picture was there, or while it came"
+        assert looks - len(names) <= 5, "two or three before the picture was there, two ahead of whoever takes it"
 
 
 def test_a_recording_without_a_picture_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

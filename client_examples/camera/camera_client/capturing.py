@@ -14,8 +14,6 @@ from camera_client.settings import Settings
 from camera_client.sources import Frame, Source, SourceFailed
 from camera_client.triggers import Trigger
 
-WAIT_FOR_MORE_S = 0.5
-
 
 class Capturing:
     """Opens the source, again and again where it fails; ends the ring after a recording's last frame."""
@@ -58,8 +56,8 @@ class Capturing:
         if source.at_end == "exit":
             logging.getLogger("source").info("the recording has ended")
             return False
-        while source.at_end == "wait" and source.kind != "folder" and not self._stop.is_set():
-            self._stop.wait(WAIT_FOR_MORE_S)
+        if source.at_end == "wait" and source.kind != "folder":
+            self._stop.wait()  # nothing more comes, but the client is to stay
         if source.at_end == "repeat" and is_empty:
             self._stop.wait(source.reconnect_s)
         return True
