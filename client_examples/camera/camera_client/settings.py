@@ -201,8 +201,10 @@ class Settings(Part):
     model: str
     """The model component's name, as `detect.py --list` shows it."""
     source: Source
-    name: str = "camera"
-    """Of this camera, in every message."""
+    name: Annotated[str, Meta(pattern="^[^/]{1,100}$", description="a name without /, of at most 100 characters")] = (
+        "camera"
+    )
+    """Of this camera, in every message and in the names of pictures."""
     socket: str = "unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock"
     patience_s: NotNegative = 5.0
     """For how long an answer is asked for while the agent restarts; then the verdict is uncertain."""

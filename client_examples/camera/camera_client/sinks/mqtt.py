@@ -48,7 +48,8 @@ def connect(broker: Broker, on_connect: Callable[[mqtt.Client], object] = lambda
         if broker.ca_file:
             client.tls_set(broker.ca_file)
     except OSError as error:
-        raise WrongSetting(f"broker: {error.filename} cannot be read: {error.strerror}") from None
+        file = error.filename or broker.ca_file  # an SSL error names none
+        raise WrongSetting(f"broker: {file} cannot be read: {error.strerror}") from None
     client.connect_async(broker.host, broker.port)
     client.loop_start()
     return client
