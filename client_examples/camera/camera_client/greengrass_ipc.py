@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout  # on Python 3.10 not the built-in one
@@ -130,7 +129,7 @@ def keep_subscribed(nucleus: Nucleus, topic: str, on_message: Callable[[], None]
             else:
                 complaint.is_over()
                 ended.wait()
-            time.sleep(AGAIN_AFTER_S)
+            threading.Event().wait(AGAIN_AFTER_S)
 
     threading.Thread(target=run, name="trigger", daemon=True).start()
 
