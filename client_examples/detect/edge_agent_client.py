@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import mmap
 import os
 import secrets
@@ -264,6 +265,7 @@ class EdgeAgentClient:
     def _ask_to_start(self, component: str) -> None:
         try:
             self._stub.StartModel(messages.StartModelRequest(model_component=component), timeout=10)
+            logging.getLogger("model").info(f"{component} did not run: it is started")
         except grpc.RpcError as error:
             # Somebody else started it in between: as good.
             if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:

@@ -197,6 +197,7 @@ def test_the_first_picture_waits_until_a_model_that_never_ran_is_started(tmp_pat
             assert [told["verdict"] for told in camera.wait_for_verdicts(2)] == ["pass", "reject"]
             assert camera.stop() == 0
         assert camera.counts()["without"] == 0
+        assert camera.log.read_text().count("model: parts did not run: it is started") == 2
 
 
 def test_a_picture_the_agent_refuses_is_uncertain_and_the_next_is_inspected(
