@@ -19,7 +19,7 @@ def sentence(error: grpc.RpcError, agent: EdgeAgentClient) -> str:
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
         said = "the agent did not answer in time; its log tells what it is doing"
     else:
-        said = error.details()
+        said = error.details() or ""
     return f"{code.name}: {said}"[:LONGEST]
 
 

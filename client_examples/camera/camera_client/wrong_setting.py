@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 from msgspec import inspect
@@ -26,8 +27,9 @@ def sentence(error: msgspec.ValidationError, settings: type[msgspec.Struct]) -> 
     return f"{place}: {what}"
 
 
-def _kind_at(place: str, settings: type[msgspec.Struct]) -> inspect.Type:
-    kind: inspect.Type = inspect.type_info(settings)
+def _kind_at(place: str, settings: type[msgspec.Struct]) -> Any:
+    """What a setting may be, in msgspec's words: one of the types in `msgspec.inspect`."""
+    kind: Any = inspect.type_info(settings)
     for name in filter(None, place.split(".")):
         kind = next(field.type for field in kind.fields if field.name == name)
         if isinstance(kind, inspect.UnionType):  # a part that may be left out
