@@ -65,7 +65,7 @@ def names_of(settings: Settings) -> list[str]:
     """The files of a folder that come to be inspected, once it has ended."""
     names: list[str] = []
     with capturing(settings, FolderSource(settings.source), lambda slot: names.append(slot.name)) as ring:
-        wait_for("the end", lambda: ring._has_ended)
+        wait_for("the end, and its last picture to be taken", lambda: ring._has_ended and ring._latest is None)
     return names
 
 
