@@ -270,7 +270,7 @@ class Keeper:
             raise WorkerDied
         self._good, self._size_at_first, self._came_at = record, worker.memory(), time.monotonic()
         self._package, self._weights = package, weights
-        served_by = ServedBy(record.version, runs_on)
+        served_by = ServedBy(record.version, runs_on, package.manifest.model.lookout_vision_model_arn)
         relieved = self._post.relieve(OnDuty(worker, served_by, ended, self._came_at - began))
         self._reports.serves(package.manifest, served_by)
         if self._complaint:

@@ -26,6 +26,8 @@ class ServedBy:
 
     version: str
     runs_on: RunsOn
+    arn: str = ""
+    """Of the original service's model that the package holds; empty for others."""
 
     def __str__(self) -> str:
         return f"version {self.version}, {self.runs_on}"

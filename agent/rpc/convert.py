@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from agent.errors import BothMaskHandles, NoImage
@@ -16,6 +17,7 @@ from agent.wire import edge_agent_pb2 as wire
 
 METADATA = "edge-agent-"
 """What the keys of our response metadata begin with."""
+NEEDS_NO_ESCAPES = re.compile("[!-~]+")
 STATUS = {status: wire.ModelStatus.Value(status.value) for status in ModelStatus}
 
 
@@ -103,6 +105,8 @@ def how_it_came_about(inspection: Inspection) -> tuple[tuple[str, str], ...]:
     }
     if served_by.runs_on.instead_of:
         told["instead-of"] = served_by.runs_on.instead_of
+    if NEEDS_NO_ESCAPES.fullmatch(served_by.arn):  # as ARNs do not; clients take some 8 KB of metadata
+        told["model-arn"] = served_by.arn
     return tuple((METADATA + name, ascii(value)[1:-1].strip()) for name, value in told.items())
 
 

@@ -291,8 +291,8 @@ class NoSourceTree(Refusal):
     def __init__(self, source: Path, why: str = "") -> None:
         reason = f": {why}" if why else ""
         super().__init__(
-            f"The agent's wheel cannot be built from {source}{reason}. Run this in a checkout of the project, or give "
-            "a wheel with --wheel."
+            f"The agent's wheel cannot be built from {source.resolve()}{reason}. Run this in a checkout of the "
+            "project, or give a wheel with --wheel."
         )
 
 

@@ -17,7 +17,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     source, trigger = open_source(settings), trigger_for(settings.trigger)
     remove_abandoned_segments()
     with contextlib.ExitStack() as stack:
-        agent = stack.enter_context(EdgeAgentClient(settings.socket, settings.patience_s))
+        agent = stack.enter_context(EdgeAgentClient(settings.socket, settings.patience_s, starts_again=True))
         segments = [stack.enter_context(agent.shared_segment()) for _ in range(settings.in_flight + 2)]
         ring = FrameRing(segments, settings.source.skips_frames)
         sinks = Sinks(open_sinks(settings))
@@ -120,49 +119,49 @@ def _subscribe(settings: Settings, trigger: Trigger) -> None:
 
 
 def _arguments() -> argparse.Namespace:
+    """`config` and `greengrass`; everything else is named by the path of the setting that it gives."""
     parser = argparse.ArgumentParser(description="Inspect what a camera sees with the edge agent.")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--config", type=Path, metavar="FILE", help="the settings, a JSON object (README: Settings)")
     where.add_argument("--greengrass", action="store_true", help="they are the Greengrass component's configuration")
-    parser.add_argument("--model", metavar="COMPONENT", help="name of the model component")
-    parser.add_argument("--socket", metavar="ADDRESS", help="where the agent listens")
-    parser.add_argument(
+    flags = parser.add_argument_group("settings, in place of those in the configuration")
+    flags.add_argument("--model", metavar="COMPONENT", help="name of the model component")
+    flags.add_argument("--socket", metavar="ADDRESS", help="where the agent listens")
+    flags.add_argument(
         "--source",
+        dest="source.address",
         metavar="ADDRESS",
         help="camera:/dev/video0, rtsp://..., gstreamer:PIPELINE, video:FILE or folder:FOLDER",
     )
-    parser.add_argument("--reader", choices=["opencv", "gstreamer"], help="what reads cameras, RTSP and videos")
-    parser.add_argument("--json-lines", metavar="FILE", help="write each verdict as a line of JSON")
-    parser.add_argument("--overlays", metavar="DIR", help="draw what was found over pictures that did not pass")
-    parser.add_argument("--capture", metavar="DIR", help="keep pictures for the next model")
-    parser.add_argument("--report-every", type=float, metavar="S", help="seconds between two lines about rates")
+    flags.add_argument(
+        "--reader", dest="source.reader", choices=["opencv", "gstreamer"], help="what reads cameras, RTSP and videos"
+    )
+    flags.add_argument(
+        "--json-lines", dest="json_lines.path", metavar="FILE", help="write each verdict as a line of JSON"
+    )
+    flags.add_argument(
+        "--overlays", dest="overlays.folder", metavar="DIR", help="draw what was found on pictures that did not pass"
+    )
+    flags.add_argument("--capture", dest="capture.folder", metavar="DIR", help="keep pictures for the next model")
+    flags.add_argument(
+        "--report-every", dest="report_every_s", type=float, metavar="S", help="seconds between two lines about rates"
+    )
     return parser.parse_args()
 
 
 def _overridden(values: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of file or Greengrass, with what the flags say."""
-    for path, value in _flags(arguments):
-        if value is not None:
-            *parents, key = path.split(".")
-            part = values
-            for parent in parents:
-                part = part.setdefault(parent, {})
-                if not isinstance(part, dict):
-                    raise WrongSetting(f"{parent}: Expected `object`, got `{part!r}`")
-            part[key] = value
+    for path, value in vars(arguments).items():
+        if path in ("config", "greengrass") or value is None:
+            continue
+        *parents, key = path.split(".")
+        part = values
+        for parent in parents:
+            part = part.setdefault(parent, {})
+            if not isinstance(part, dict):
+                raise WrongSetting(f"{parent}: Expected `object`, got `{part!r}`")
+        part[key] = value
     return values
-
-
-def _flags(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    """Each flag's setting, and what was given."""
-    yield "model", arguments.model
-    yield "socket", arguments.socket
-    yield "source.address", arguments.source
-    yield "source.reader", arguments.reader
-    yield "json_lines.path", arguments.json_lines
-    yield "overlays.folder", arguments.overlays
-    yield "capture.folder", arguments.capture
-    yield "report_every_s", arguments.report_every
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.agent_process import AgentProcess, wait_for
+from agent.wire import edge_agent_pb2 as wire
+from tests.support.agent_process import AgentProcess, names, wait_for
 from tests.support.camera_process import CameraProcess, put_picture
 from tests.support.packages import HEIGHT, WIDTH, grey, make_package
 
@@ -102,6 +103,8 @@ def test_uncertain_pictures_and_a_sample_of_the_rest_are_kept_with_request_and_a
     detected = line["anomaly-label-detected-metadata"]
     assert (detected["class-name"], detected["human-annotated"]) == ("anomaly", "no")
     assert detected["type"] == "groundtruth/image-classification"
+    assert detected["model-arn"] == "arn:aws:lookoutvision:eu-central-1:123456789012:model/tiny/1"
+    assert (detected["project-name"], detected["model-version"]) == ("tiny", "1.0.0")
     colours = line["anomaly-mask-ref-detected-metadata"]["internal-color-map"]
     assert colours["1"] == {"class-name": "anomaly", "hex-color": "#23A436", "total-percentage-area": 1.0}
     inspection = line["inspection"]
@@ -162,7 +165,9 @@ def test_a_frame_that_nobody_answers_in_time_is_uncertain(tmp_path: Path) -> Non
         with CameraProcess(tmp_path, settings) as camera:
             [early] = camera.wait_for_verdicts(1)
             assert early["verdict"] == "uncertain"
-            assert early["reason"].startswith("no answer: UNAVAILABLE")
+            address = f"unix://{agent.socket}"
+            said = (f"no agent is at {address}; start it, or name", f"the agent at {address} does not answer; if")
+            assert early["reason"].startswith(tuple(f"no answer: UNAVAILABLE: {sentence}" for sentence in said))
             agent.register("parts", make_package(tmp_path / "package"))
             agent.start()
             camera.wait_for_log("parts RUNNING")
@@ -170,6 +175,22 @@ def test_a_frame_that_nobody_answers_in_time_is_uncertain(tmp_path: Path) -> Non
             assert camera.wait_for_verdicts(2)[1]["verdict"] == "pass"
             assert camera.stop() == 0
         assert camera.counts()["without"] == 1
+
+
+def test_the_first_picture_waits_until_a_model_that_never_ran_is_started(tmp_path: Path) -> None:
+    """And pictures after somebody has stopped it."""
+    with AgentProcess() as agent:
+        agent.register("parts", make_package(tmp_path / "package"))
+        wait_for("the model to be listed", lambda: names(agent.stub()) == ["parts"])
+        put_picture(tmp_path / "in", "1.png")
+        with CameraProcess(tmp_path, settings_for(agent, at_end="wait") | {"patience_s": 60}) as camera:
+            camera.wait_for_verdicts(1)
+            agent.stub().StopModel(wire.StopModelRequest(model_component="parts"))
+            put_picture(tmp_path / "in", "2.png", 0)
+            assert [told["verdict"] for told in camera.wait_for_verdicts(2)] == ["pass", "reject"]
+            assert camera.stop() == 0
+        assert camera.counts()["without"] == 0
+        assert camera.log.read_text().count("model: parts did not run: it is started") == 2
 
 
 def test_a_picture_the_agent_refuses_is_uncertain_and_the_next_is_inspected(
@@ -303,7 +324,7 @@ def test_a_library_that_is_missing_is_named_with_where_it_is_required(tmp_path: 
     [
         ({"source": {"address": "usb:1"}}, "source.address: 'usb:1' is none of camera:DEVICE, rtsp://"),
         ({"rules": {"confidence": 2}}, "rules.confidence: Expected `float` <= 1.0"),
-        ({"sink": {}}, "settings: Object contains unknown field `sink`"),
+        ({"sink": {}}, "sink: there is no such setting; there are model, source, name,"),
     ],
 )
 def test_wrong_settings_end_it_with_a_sentence(tmp_path: Path, change: Settings, sentence: str) -> None:

@@ -26,7 +26,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     for seed in range(8):
         Image.fromarray(draw_part(seed, **SIZE).pixels).save(photographs / f"{seed}.png")
     package = photographs.with_name("fitted")
-    command = [sys.executable, "-m", "agent", "fit", str(photographs), "--output", str(package)]
+    command = [sys.executable, "-m", "agent", "fit", str(photographs), "--size", "160", "--output", str(package)]
     subprocess.run(command, check=True, capture_output=True)
     with AgentProcess() as running:
         running.run_model("part", package)

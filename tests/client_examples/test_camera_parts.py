@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import platform
+import re
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +26,7 @@ from camera_client.frame_ring import FrameRing, Slot
 from camera_client.geometry import CropOutside, picture_of
 from camera_client.inspection import LARGEST_MESSAGE, Decision, Inspection
 from camera_client.pace import Pace
-from camera_client.settings import Crop, JsonLines, Part, Picture, Source, WrongSetting, settings_from
+from camera_client.settings import Broker, Crop, JsonLines, Part, Picture, Source, WrongSetting, settings_from
 from camera_client.sinks import Sink, Sinks
 from camera_client.sinks import outbox as outbox_module
 from camera_client.sinks.json_lines import JsonLinesWriter
@@ -164,6 +166,16 @@ def test_an_interval_lets_one_frame_through_and_keeps_step(monkeypatch: pytest.M
         if interval.is_due():
             due.append(step)
     assert due == [0, 7, 14, 20, 27, 34, 40, 47], "the first frame of each second"
+
+
+def test_a_file_that_cannot_be_removed_triggers_nothing_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "now").mkdir()
+    trigger = triggers.OnFile(tmp_path / "now")
+    assert not trigger.is_due() and not trigger.is_due()
+    [said] = caplog.messages
+    assert said.startswith(f"{tmp_path / 'now'} cannot be removed, so nothing is inspected: ")
 
 
 def test_each_message_finds_one_frame_and_is_forgotten_when_none_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,6 +364,18 @@ def test_each_camera_and_device_has_a_name_of_its_own_on_the_broker() -> None:
     assert settings_from({**CAMERA, "broker": {"client_id": "press"}}).broker.client_id == "press"
 
 
+@pytest.mark.skipif(find_spec("paho") is None, reason="paho-mqtt is not installed")
+@pytest.mark.parametrize("content", ["no certificate", None])
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path, content: str | None) -> None:
+    from camera_client.sinks.mqtt import connect
+
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    with pytest.raises(WrongSetting, match=re.escape(f"broker: {file} cannot be read: ")):
+        connect(Broker(client_id="line-1", ca_file=str(file)))
+
+
 def test_a_recording_keeps_its_pace_and_makes_up_for_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     waited: list[float] = []
@@ -439,7 +463,11 @@ def test_the_example_of_settings_is_right() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"source": {"address": "camera:0"}}, "settings: Object missing required field `model`"),
+        ({"source": {"address": "camera:0"}}, "model: required, but not set; the README lists"),
+        ({**CAMERA, "name": "hall/1"}, "name: expected a name without /"),
+        ({**CAMERA, "source": {}}, "source.address: required, but not set"),
+        ({**CAMERA, "overlays": {"path": "a"}}, "overlays.path: there is no such setting; there are folder, verdicts,"),
+        ({**CAMERA, "overlays": {"folder": "a", "verdicts": ["no"]}}, "'no'; allowed: pass, reject, uncertain"),
         ({**CAMERA, "source": {"address": "camera:"}}, "source.address: 'camera:' is none of"),
         ({**CAMERA, "source": {"address": "rtsp://a", "skip_frames": False}}, "a camera does not wait"),
         ({**FOLDER, "source": {"address": "folder:in", "skip_frames": True}}, "only with source.frame_rate"),
@@ -448,8 +476,8 @@ def test_the_example_of_settings_is_right() -> None:
         ({**CAMERA, "trigger": {"kind": "mqtt"}}, "trigger.topic: name the topic"),
         ({**CAMERA, "rules": {"reject_after": 3, "out_of": 2}}, "rules.reject_after: not more than rules.out_of"),
         ({**CAMERA, "gate": {"command": []}}, "gate.command: Expected `array` of length >= 1"),
-        ({**CAMERA, "mqtt": {"topic": "line/#"}}, "mqtt.topic: Expected `str` matching regex"),
-        ({**CAMERA, "picture": {"rotate": 45}}, "picture.rotate: Invalid enum value 45"),
+        ({**CAMERA, "mqtt": {"topic": "line/#"}}, "mqtt.topic: expected a topic without the wildcards + and #"),
+        ({**CAMERA, "picture": {"rotate": 45}}, "picture.rotate: Invalid enum value 45; allowed: 0, 90, 180, 270"),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(values: dict[str, Any], sentence: str) -> None:

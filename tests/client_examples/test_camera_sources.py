@@ -81,7 +81,7 @@ def test_a_camera_that_is_not_there_is_said_once_and_tried_again(
     agent: AgentProcess, tmp_path: Path, address: str
 ) -> None:
     with CameraProcess(tmp_path, settings_for(agent, address), "--report-every", "0.3") as camera:
-        camera.wait_for_log(r"cannot be opened; tried again every 0.1 s\n(.*\n)*.*rates: (.*\n)*.*rates: ")
+        camera.wait_for_log(r"cannot be opened: .*; tried again every 0.1 s\n(.*\n)*.*rates: (.*\n)*.*rates: ")
         assert camera.stop() == 0
     lines = camera.log.read_text().splitlines()
     assert len([line for line in lines if "cannot be opened" in line]) == 1
@@ -93,7 +93,7 @@ def test_a_camera_that_is_not_there_is_said_once_and_tried_again(
 def test_a_video_is_repeated_and_one_that_is_not_there_is_waited_for(agent: AgentProcess, tmp_path: Path) -> None:
     settings = settings_for(agent, "video:line.avi", at_end="repeat")
     with CameraProcess(tmp_path, settings) as camera:
-        camera.wait_for_log("source: line.avi cannot be opened; tried again every 0.1 s")
+        camera.wait_for_log("source: line.avi cannot be opened: it is not there; tried again every 0.1 s")
         make_video(tmp_path / "other.avi", 255, 0, frames=5)
         (tmp_path / "other.avi").rename(tmp_path / "line.avi")
         camera.wait_for_verdicts(11)

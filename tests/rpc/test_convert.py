@@ -190,6 +190,15 @@ def test_response_metadata_tells_what_a_device_stands_in_for():
     assert (told["edge-agent-device"], told["edge-agent-instead-of"]) == ("CPU", "cuda")
 
 
+def test_response_metadata_tells_the_arn_of_a_model_that_has_one() -> None:
+    arn = "arn:aws:lookoutvision:eu-west-1:123456789012:model/bolts/3"
+    for told, expected in ((arn, arn), ("", None), ("\u00e4" * 2048, None)):
+        metadata = dict(
+            convert.how_it_came_about(Inspection(CLASSIFIED, ServedBy("3", RunsOn("a runtime", "CPU"), told), 0.0))
+        )
+        assert metadata.get("edge-agent-model-arn") == expected
+
+
 def test_response_metadata_tells_what_answered_and_how_long_each_step_took() -> None:
     times = StageTimes(preprocessing=0.0012, inferring=0.0345, postprocessing=0.000067)
     served_by = ServedBy("2.0.0 größer\n", RunsOn("ONNX Runtime 1.2.3", "CPU"))

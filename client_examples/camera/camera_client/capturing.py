@@ -14,8 +14,6 @@ from camera_client.settings import Settings
 from camera_client.sources import Frame, Source, SourceFailed
 from camera_client.triggers import Trigger
 
-WAIT_FOR_MORE_S = 0.5
-
 
 class Capturing:
     """Opens the source, again and again where it fails; ends the ring after a recording's last frame."""
@@ -44,7 +42,6 @@ class Capturing:
             while not self._stop.is_set():
                 before = self.read
                 if self._read_to_the_end() and not self._goes_on(is_empty=self.read == before):
-                    logging.getLogger("source").info("the recording has ended")
                     return
         finally:
             self._ring.end()
@@ -52,11 +49,18 @@ class Capturing:
     def _goes_on(self, is_empty: bool) -> bool:
         """What the settings say of a recording's end."""
         source = self._settings.source
-        while source.at_end == "wait" and source.kind != "folder" and not self._stop.is_set():
-            self._stop.wait(WAIT_FOR_MORE_S)
+        if self._stop.is_set():
+            return False
+        if is_empty and source.at_end != "wait":
+            self._complaint.say(f"{source.shown} holds no picture that can be read")
+        if source.at_end == "exit":
+            logging.getLogger("source").info("the recording has ended")
+            return False
+        if source.at_end == "wait" and source.kind != "folder":
+            self._stop.wait()  # nothing more comes, but the client is to stay
         if source.at_end == "repeat" and is_empty:
             self._stop.wait(source.reconnect_s)
-        return source.at_end != "exit"
+        return True
 
     def _read_to_the_end(self) -> bool:
         """Whether it came to the end, rather than to a fault."""

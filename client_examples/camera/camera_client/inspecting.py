@@ -10,6 +10,7 @@ import time
 import grpc
 from edge_agent_client import EdgeAgentClient, Result
 
+from camera_client import refusal
 from camera_client.complaint import Complaint
 from camera_client.frame_ring import FrameRing, Slot
 from camera_client.inspection import Decision, Inspection
@@ -21,8 +22,6 @@ from camera_client.sinks import Sinks
 
 PAUSE_S = 0.2
 """After a frame without an answer: the next ones will hardly have one at once."""
-LONGEST_PROBLEM = 1000
-"""Characters: it goes into messages, which have a limit."""
 
 
 class Inspecting:
@@ -100,11 +99,11 @@ class Inspecting:
         try:
             return self._agent.detect(self._settings.model, slot.pixels, slot.segment), ""
         except grpc.RpcError as error:
-            return None, f"{error.code().name}: {error.details()}"[:LONGEST_PROBLEM]
+            return None, refusal.sentence(error, self._agent)
         except Exception as error:  # whatever it is: the frames behind this one wait for their turn
             if not self._stop.is_set():  # else it is how gRPC says that the channel is closed
                 logging.getLogger("agent").exception("an error nobody foresaw")
-            return None, f"{error!r}"[:LONGEST_PROBLEM]
+            return None, f"{error!r}"[: refusal.LONGEST]
 
     def _tell(self, slot: Slot, result: Result | None, problem: str) -> None:
         if result is None:

@@ -9,6 +9,7 @@ import threading
 import grpc
 from edge_agent_client import EdgeAgentClient, Model, ModelCannotStart
 
+from camera_client import refusal
 from camera_client.complaint import Complaint
 from camera_client.frame_ring import FrameRing
 
@@ -45,7 +46,7 @@ class ModelKeeper:
             try:
                 self._agent.start(self._model, START_LIMIT_S, on_progress=self._tell)
             except grpc.RpcError as error:
-                self._again(f"{error.code().name}: {error.details()}")
+                self._again(refusal.sentence(error, self._agent))
             except ModelCannotStart as problem:
                 self._again(str(problem))
             except Exception as error:  # the model has to be looked after whatever happens

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from camera_client.wrong_setting import sentence
+
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -39,7 +41,7 @@ class Source(Part):
     width: Annotated[int, Meta(ge=0)] = 0
     height: Annotated[int, Meta(ge=0)] = 0
     """What a camera is asked for, in pixels; 0: as it is."""
-    pixel_format: Annotated[str, Meta(pattern="^([A-Z0-9]{4})?$")] = ""
+    pixel_format: Annotated[str, Meta(pattern="^([A-Z0-9]{4})?$", description="four capitals or digits")] = ""
     """What a camera is asked for, as V4L2 calls it: MJPG, YUYV, ...; empty: what the reader prefers."""
     frame_rate: NotNegative = 0.0
     """Frames a second: asked of a camera; the pace of a folder or a video. 0: a camera's or video's own; no pace."""
@@ -131,8 +133,8 @@ class Rules(Part):
 class Messages(Part):
     """Verdicts as messages that wait on disk while nobody takes them."""
 
-    topic: Annotated[str, Meta(pattern="^[^+#]+$")]
-    """Where they are published: without the wildcards + and #."""
+    topic: Annotated[str, Meta(pattern="^[^+#]+$", description="a topic without the wildcards + and #")]
+    """Where they are published."""
     verdicts: Verdicts = ALL
     qos: Literal[0, 1] = 1
     most_waiting: AtLeastOne = 10_000
@@ -199,8 +201,10 @@ class Settings(Part):
     model: str
     """The model component's name, as `detect.py --list` shows it."""
     source: Source
-    name: str = "camera"
-    """Of this camera, in every message."""
+    name: Annotated[str, Meta(pattern="^[^/]{1,100}$", description="a name without /, of at most 100 characters")] = (
+        "camera"
+    )
+    """Of this camera, in every message and in the names of pictures."""
     socket: str = "unix:///tmp/aws.iot.lookoutvision.EdgeAgent.sock"
     patience_s: NotNegative = 5.0
     """For how long an answer is asked for while the agent restarts; then the verdict is uncertain."""
@@ -244,8 +248,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     try:
         settings = msgspec.convert(_whole(values), Settings, strict=False)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        raise WrongSetting(f"{where.removesuffix('`') or 'settings'}: {what}") from None
+        raise WrongSetting(sentence(error, Settings)) from None
     if not settings.broker.client_id:
         own = msgspec.structs.replace(settings.broker, client_id=f"{settings.name}@{platform.node()}")
         settings = msgspec.structs.replace(settings, broker=own)

@@ -8,6 +8,7 @@ from collections import deque
 from pathlib import Path
 from typing import Protocol
 
+from camera_client.complaint import Complaint
 from camera_client.settings import Trigger as TriggerSettings
 
 
@@ -56,12 +57,17 @@ class OnFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._complaint = Complaint("trigger")
 
     def is_due(self) -> bool:
         try:
             self._path.unlink()
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError as error:
+            self._complaint.say(f"{self._path} cannot be removed, so nothing is inspected: {error.strerror}")
+            return False
+        self._complaint.is_over()
         return True
 
 

@@ -64,4 +64,7 @@ class Sinks:
 
     def counts(self) -> str:
         """A line about all of them."""
-        return "; ".join(f"{sink.name}: {sink.counts()}" for sink in self._sinks) or "none"
+        return (
+            "; ".join(f"{sink.name}: {sink.counts()}" for sink in self._sinks)
+            or "none is set up, verdicts were only counted (README: Sinks)"
+        )

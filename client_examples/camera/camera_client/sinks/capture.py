@@ -101,6 +101,8 @@ def _line(inspection: Inspection, picture: str) -> dict[str, Any]:
             "confidence": round(result.confidence, 4),
             "type": "groundtruth/image-classification",
             **_made_by(inspection),
+            "model-arn": result.details.get("model-arn", ""),
+            "project-name": _project(inspection),
             "model-version": result.details.get("model-version", ""),
         },
         # The request is the picture, this model component and no more; the answer is all that the agent said.
@@ -125,6 +127,13 @@ def _mask_keys(inspection: Inspection, mask: str) -> dict[str, Any]:
             **_made_by(inspection),
         },
     }
+
+
+def _project(inspection: Inspection) -> str:
+    """What an ARN of the original service names (`...:model/PROJECT/VERSION`); the component for other models."""
+    assert inspection.result is not None
+    kind, *rest = inspection.result.details.get("model-arn", "").rpartition(":")[2].split("/")
+    return rest[0] if kind == "model" and rest else inspection.model
 
 
 def _made_by(inspection: Inspection) -> dict[str, str]:

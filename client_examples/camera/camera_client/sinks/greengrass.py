@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from awsiot.greengrasscoreipc.model import BinaryMessage, PublishMessage
 
@@ -13,46 +12,38 @@ from camera_client.sinks.messages import NotSent
 from camera_client.sinks.outbox import Message
 
 
-class IotCoreTransport:
-    """The nucleus acknowledges what it has put into its own queue for AWS IoT Core."""
-
+class _ThroughNucleus:
     def __init__(self, settings: Settings, asked: Messages) -> None:
-        self._nucleus, self._topic, self._qos = Nucleus(), asked.topic, str(asked.qos)
+        self._nucleus, self._asked = Nucleus(), asked
 
     def send(self, messages: list[Message], stop: threading.Event) -> int:
-        return _ask(self._nucleus, messages, self._publish)
+        taken = 0
+        try:
+            for _ in self._nucleus.ask(*(self._publish(message.payload) for message in messages)):
+                taken += 1
+        except NucleusFailed as problem:
+            if not taken:
+                raise NotSent(str(problem)) from None
+        return taken
 
     def close(self) -> None:
         self._nucleus.close()
 
     def _publish(self, payload: bytes) -> Question:
-        return lambda client: client.publish_to_iot_core_async(topic_name=self._topic, qos=self._qos, payload=payload)
+        raise NotImplementedError
 
 
-class LocalTopicTransport:
+class IotCoreTransport(_ThroughNucleus):
+    """The nucleus acknowledges what it has put into its own queue for AWS IoT Core."""
+
+    def _publish(self, payload: bytes) -> Question:
+        topic, qos = self._asked.topic, str(self._asked.qos)
+        return lambda client: client.publish_to_iot_core_async(topic_name=topic, qos=qos, payload=payload)
+
+
+class LocalTopicTransport(_ThroughNucleus):
     """For other components of this device."""
-
-    def __init__(self, settings: Settings, asked: Messages) -> None:
-        self._nucleus, self._topic = Nucleus(), asked.topic
-
-    def send(self, messages: list[Message], stop: threading.Event) -> int:
-        return _ask(self._nucleus, messages, self._publish)
-
-    def close(self) -> None:
-        self._nucleus.close()
 
     def _publish(self, payload: bytes) -> Question:
         message = PublishMessage(binary_message=BinaryMessage(message=payload))
-        return lambda client: client.publish_to_topic_async(topic=self._topic, publish_message=message)
-
-
-def _ask(nucleus: Nucleus, messages: list[Message], publish: Callable[[bytes], Question]) -> int:
-    """How many were taken, before one that was not."""
-    taken = 0
-    try:
-        for _ in nucleus.ask(*(publish(message.payload) for message in messages)):
-            taken += 1
-    except NucleusFailed as problem:
-        if not taken:
-            raise NotSent(str(problem)) from None
-    return taken
+        return lambda client: client.publish_to_topic_async(topic=self._asked.topic, publish_message=message)

@@ -36,7 +36,7 @@ def connect(broker: Broker, on_connect: Callable[[mqtt.Client], object] = lambda
 
     def disconnected(_client: mqtt.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if code.is_failure:
-            complaint.say(f"{broker.host}:{broker.port} is gone: {code}")
+            complaint.say(f"{broker.host}:{broker.port} is gone; tried again until it is back")
 
     client.on_connect, client.on_disconnect = connected, disconnected
     client.on_connect_fail = lambda _client, _data: complaint.say(f"nobody answers at {broker.host}:{broker.port}")
@@ -48,7 +48,8 @@ def connect(broker: Broker, on_connect: Callable[[mqtt.Client], object] = lambda
         if broker.ca_file:
             client.tls_set(broker.ca_file)
     except OSError as error:
-        raise WrongSetting(f"broker: {error.filename} cannot be read: {error.strerror}") from None
+        file = error.filename or broker.ca_file  # an SSL error names none
+        raise WrongSetting(f"broker: {file} cannot be read: {error.strerror}") from None
     client.connect_async(broker.host, broker.port)
     client.loop_start()
     return client

@@ -55,7 +55,7 @@ class OpenCvSource:
             settings.place, cv2.CAP_V4L2 if is_device else cv2.CAP_FFMPEG, [] if is_device else self._time_limits()
         )
         if not capture.isOpened():
-            raise SourceFailed(f"{settings.shown} cannot be opened")
+            raise SourceFailed(f"{settings.shown} cannot be opened: {_why_closed(settings)}")
         if is_device:
             self._ask_for_a_format(capture)
         return capture
@@ -79,3 +79,14 @@ class OpenCvSource:
         if self._settings.is_camera or not self._settings.skips_frames:
             return 0.0
         return self._settings.frame_rate or max(0.0, capture.get(cv2.CAP_PROP_FPS))
+
+
+def _why_closed(settings: Source) -> str:
+    """What to look at; OpenCV itself tells nothing."""
+    if settings.kind == "rtsp":
+        return "is the camera on, and are address, user and password right?"
+    if not os.access(settings.place, os.F_OK):
+        return "it is not there"
+    if not os.access(settings.place, os.R_OK):
+        return "this user may not read it" + (" (group video)" if settings.kind == "camera" else "")
+    return "does another program have it?" if settings.kind == "camera" else "it is no video that OpenCV can read"
