@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import mmap
 import os
 import secrets
@@ -189,10 +190,14 @@ def remove_abandoned_segments() -> None:
 class EdgeAgentClient:
     """The agent on the other side of a unix socket. Every method raises `grpc.RpcError` where the agent refuses."""
 
-    def __init__(self, socket: str = DEFAULT_SOCKET, patience: float = 15.0) -> None:
-        """`patience`: seconds for which a detection is tried again while the agent restarts."""
+    def __init__(self, socket: str = DEFAULT_SOCKET, patience: float = 15.0, starts_again: bool = False) -> None:
+        """`patience`: seconds for which a detection is tried again while the agent restarts.
+
+        `starts_again`: whether a detection also starts a model that somebody has stopped, or that never ran.
+        """
         self.socket = socket
         self.patience = patience
+        self.starts_again = starts_again
         self._channel = grpc.insecure_channel(socket, options=CHANNEL_OPTIONS)
         self._stub = EdgeAgentStub(self._channel)
 
@@ -260,6 +265,7 @@ class EdgeAgentClient:
     def _ask_to_start(self, component: str) -> None:
         try:
             self._stub.StartModel(messages.StartModelRequest(model_component=component), timeout=10)
+            logging.getLogger("model").info(f"{component} did not run: it is started")
         except grpc.RpcError as error:
             # Somebody else started it in between: as good.
             if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
@@ -308,7 +314,7 @@ class EdgeAgentClient:
     def _may_pass(self, error: grpc.RpcError, component: str, interrupted: bool) -> bool:
         """Whether the same call may succeed soon: the agent is away, or back and its model is not yet RUNNING.
 
-        A model that somebody stopped stays stopped; one that the restart left STOPPED is started again.
+        A model that the restart left STOPPED is started again; one that somebody stopped only where that is asked for.
         """
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             return True
@@ -316,10 +322,10 @@ class EdgeAgentClient:
             return False
         try:
             status = self.describe(component).status
-            if status == "STOPPED" and interrupted:
+            if status == "STOPPED" and (interrupted or self.starts_again):
                 self._ask_to_start(component)
                 return True
-            return status in ("STARTING", "RUNNING")
+            return status in ("STARTING", "RUNNING") or (status == "STOPPING" and self.starts_again)
         except grpc.RpcError as second:
             return second.code() is grpc.StatusCode.UNAVAILABLE
 
