@@ -25,6 +25,10 @@ DEVICE_NAMES: dict[Device, str] = {
 """For people."""
 
 LowestPrecision = Literal["fp32", "fp16"]
+"""What a model may be computed in. fp16 allows TF32 too: numbers in fp32, of which products take as many bits as fp16
+has. It is the default of NVIDIA's runtimes, from compute capability 8.0 on; where fp32 is wanted it is turned off."""
+Lowered = Literal["", "fp16", "TF32"]
+"""Empty: as precise as the graph says."""
 
 Tensors = Mapping[str, NDArray[Any]]
 """Arrays by the name of their tensor."""
@@ -81,7 +85,7 @@ class BackendSettings:
     gpu_memory_limit: int = 0
     """Bytes of GPU memory that the model may take; 0: what there is."""
     precision: LowestPrecision = "fp16"
-    """The lowest that an engine built on this device may use."""
+    """The lowest that a GPU may compute in."""
     engine_cache: str = ""
     """Folder of the engines that were built on this device; empty keeps none."""
     engine_cache_size: int = 4 << 30
@@ -128,8 +132,8 @@ class Backend(Protocol):
     precision: Literal["fp32", "fp16", "int8"]
     batch: int
     """How many images the graph takes at once; more than 1 where that is fixed in the graph."""
-    is_lowered: bool
-    """Whether `precision` is lower than the graph's own because the settings allow it."""
+    lowered_to: Lowered
+    """What it computes in where that is less precise than its graph says, because the settings allow it."""
 
     def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None: ...
 

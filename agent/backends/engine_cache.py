@@ -56,6 +56,8 @@ class EngineKey(msgspec.Struct, frozen=True):
     """Release of the CUDA runtime: `12.6`."""
     precision: Literal["fp32", "fp16"]
     """The lowest that its layers may use."""
+    tf32: bool
+    """Whether layers in fp32 may use TF32."""
     input_shape: tuple[int, ...]
     outputs: tuple[str, ...]
     workspace: int
