@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from numpy.typing import NDArray
 
@@ -35,8 +35,9 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 Stage = Literal["loading", "waiting", "building"]
-"""What opening a model is at: `loading` takes memory and a processor; `waiting` is for the engine of another model, and
+"""What opening a model is at: `loading` takes memory and a processor; `waiting` is for other models or an engine, and
 takes none; `building` an engine takes minutes."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class OnProgress(Protocol):

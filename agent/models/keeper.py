@@ -40,6 +40,8 @@ LOADS_AT_ONCE = 8
 """Models that start at a time, of all together: a worker takes a core and some 100 MB to load, and a registry may hold
 hundreds. Updates and the next of a dead worker wait for nobody: calls wait for them. Engines are built one at a time on
 a device, for minutes, so a model whose engine is built, or waits for that, holds up no other."""
+MAY_PASS = (DeviceNotUsable, NoMemoryToLoad, NotEnoughMemory)
+"""Refusals for what may be otherwise soon: memory that others have now, a GPU that fails or is not up yet."""
 LEAVING_STEP = 0.2
 """Seconds between two looks at whether a model that waits for its turn to load is still wanted."""
 BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
@@ -81,7 +83,7 @@ class Reports(Protocol):
         """A worker has come on duty."""
         ...
 
-    def progresses(self, text: str, beside: str = "") -> None:
+    def progresses(self, text: str, stage: Stage, beside: str = "") -> None:
         """What a worker that is being opened is doing; `beside`: what a model that is RUNNING meanwhile says before it,
         where it says it at all."""
         ...
@@ -94,8 +96,9 @@ class Reports(Protocol):
         """The worker has ended, or was ended for what it did, and is about to be replaced."""
         ...
 
-    def leaves(self, reason: str) -> None:
-        """The keeper leaves, its worker is gone; `reason`: why, where nobody asked it to, else empty."""
+    def leaves(self, reason: str, *, may_pass: bool) -> None:
+        """The keeper leaves, its worker is gone; `reason`: why, where nobody asked it to, else empty; `may_pass`:
+        whether it may be otherwise soon."""
         ...
 
 
@@ -115,7 +118,9 @@ class Keeper:
         """None: it has not come yet."""
         self._deaths: deque[float] = deque()
         self._why = WorkerDied.UNEXPECTEDLY
-        """Why the last worker ended."""
+        """Why the last worker ended, or did not come up."""
+        self._may_pass = False
+        """Whether that is for what may be otherwise soon."""
         self._complaint = ""
         """Why the version that is wanted does not serve; goes after what people are told of the one that does."""
         self._again_at = math.inf
@@ -180,6 +185,7 @@ class Keeper:
                     self._recycle()
         except (Refusal, WorkerDied) as error:
             reason = str(error)
+            self._may_pass = isinstance(error, MAY_PASS) or (self._may_pass and isinstance(error, _CrashedTooOften))
         except OSError as error:
             reason = f"the system does not give it what it needs: {error.strerror or error}"
         except Exception:
@@ -188,7 +194,7 @@ class Keeper:
         self._post.give_up()
         self._post.dismiss(self._post.relieve(None))
         # Last: once it is told, the model may be started again, and the next worker is none of this thread's.
-        self._reports.leaves(reason)
+        self._reports.leaves(reason, may_pass=self._may_pass)
 
     @property
     def _component(self) -> str:
@@ -216,7 +222,7 @@ class Keeper:
         """Raises WorkerDied where the keeper is to leave meanwhile."""
         places = self._settings.loading
         while not places.acquire(timeout=LEAVING_STEP):
-            self._reports.progresses("waiting until other models are loaded")
+            self._reports.progresses("waiting until other models are loaded", "waiting")
             if self._leaving:
                 raise WorkerDied
         self._turn = LoadingTurn(places)
@@ -227,12 +233,12 @@ class Keeper:
 
     def _progresses(self, text: str, stage: Stage, beside: str) -> None:
         if stage == "loading":
-            self._reports.progresses(text)
+            self._reports.progresses(text, stage)
             return
         if self._turn is not None:
             self._turn.give_back()
         # It takes minutes: people want to know of it although another version may be serving.
-        self._reports.progresses(text, beside)
+        self._reports.progresses(text, stage, beside)
 
     def _open_and_take_over(self, record: Record, beside: str = "") -> None:
         """Opens a worker for `record`, beside the one that may be serving, and lets it take the calls from then on.
@@ -287,7 +293,7 @@ class Keeper:
         now = time.monotonic()
         dead = self._post.relieve(None)
         if dead is not None:
-            self._why = dead.worker.why_ended
+            self._why, self._may_pass = dead.worker.why_ended, False
         self._post.dismiss(dead)
         self._deaths.append(now)
         while self._deaths[0] < now - DEATHS_WINDOW:
@@ -309,10 +315,10 @@ class Keeper:
                 if self._good == self._wanted:
                     raise
                 self._open_and_take_over(self._next_record(), "restarting")  # a deployment has replaced the package
-        # It counts as one more death, for memory that is short now may be free soon, and a GPU that fails may be back.
-        # The next event is that there is no worker.
-        except (WorkerDied, DeviceNotUsable, NoMemoryToLoad, NotEnoughMemory, OSError) as error:
+        # It counts as one more death. The next event is that there is no worker.
+        except (WorkerDied, *MAY_PASS, OSError) as error:
             log.warning("model %s: the new worker did not come up (%s)", self._component, error)
+            self._may_pass = isinstance(error, MAY_PASS)
             self._why = WorkerDied.UNEXPECTEDLY if isinstance(error, OSError) else str(error).rstrip(".")
 
     def _update(self) -> None:
