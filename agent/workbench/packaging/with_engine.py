@@ -45,6 +45,8 @@ def write_with_engine(
         EngineNotPacked: there is no engine that a package can bring.
         BadPackage: the package cannot be run here with TensorRT; the sentence says why.
     """
+    if settings.device != "tensorrt":
+        raise EngineNotPacked("ONNX Runtime keeps its engines in a form of its own", "Build it with --device tensorrt")
     refuse_existing(output)
     version = _new_version(package, version)
     bare = _without_engines_for_this_device(package)
