@@ -20,6 +20,7 @@ from agent.free_memory import available_memory
 from agent.models.loading_turn import LoadingTurn
 from agent.models.memory import needed_memory
 from agent.models.registry import Record
+from agent.models.retries import delay_after
 from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
 from agent.packages.manifest import Manifest
 from agent.packages.package import Package, read_package
@@ -31,8 +32,6 @@ DEATHS_ALLOWED = 5
 """A worker that dies more often than this within DEATHS_WINDOW makes its model FAILED."""
 DEATHS_WINDOW = 60.0
 """Seconds."""
-MEMORY_RETRY = 30.0
-"""Seconds after which an update that found too little memory is tried again."""
 RECYCLING_REST = 600.0
 """Seconds that a worker serves at least before it may be replaced for having grown: one that grows at once, because its
 first image is a large one, would be replaced for ever."""
@@ -124,7 +123,9 @@ class Keeper:
         self._complaint = ""
         """Why the version that is wanted does not serve; goes after what people are told of the one that does."""
         self._again_at = math.inf
-        """When an update that found too little memory is tried again."""
+        """When an update that failed for what may be otherwise soon is tried again."""
+        self._failed_updates = 0
+        """In a row, to the version that is wanted."""
         self._package: Package | None = None
         """What serves, or served last."""
         self._weights: dict[tuple[int, int], tuple[int, int]] = {}
@@ -214,6 +215,8 @@ class Keeper:
 
     def _next_record(self) -> Record:
         with self._events:
+            if self._tried != self._wanted:
+                self._failed_updates = 0
             self._tried, self._complaint, self._again_at = self._wanted, "", math.inf
             return self._tried
 
@@ -334,8 +337,10 @@ class Keeper:
             if self._leaving:
                 return
             reason = str(error)
-            if isinstance(error, NotEnoughMemory):
-                self._again_at = time.monotonic() + MEMORY_RETRY
+            # Where the old version was unloaded first, another try would interrupt the line once more.
+            if isinstance(error, MAY_PASS) and self._post.is_staffed:
+                self._failed_updates += 1
+                self._again_at = time.monotonic() + delay_after(self._failed_updates)
         except Exception:  # no process to be had, for example: no reason to end the one that serves
             log.exception("model %s: version %s cannot be loaded", self._component, record.version)
             reason = "the agent failed unexpectedly; its log says more"

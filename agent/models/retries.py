@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 FIRST_RETRY = 30.0
 """Seconds until the first try; each one in a row waits twice as long as the one before."""
 LONGEST_RETRY = 600.0
 """Seconds that are waited at most: a try takes a core for a second or two, and memory that others may want."""
+
+
+def delay_after(failures: int) -> float:
+    """Seconds to wait after so many failures in a row, 1 or more."""
+    return min(FIRST_RETRY * 2.0 ** min(failures - 1, 10), LONGEST_RETRY)
 
 
 class Retries:
@@ -22,22 +28,22 @@ class Retries:
         """`now`: seconds since any moment."""
         self._now = now
         self._lock = threading.Lock()
-        self._delays: dict[str, float] = {}
-        """Seconds that were waited last, of those that have not run since."""
+        self._failures = Counter[str]()
+        """In a row, of those that have not run since."""
         self._due: dict[str, float] = {}
 
     def failed(self, component: str) -> float:
         """It did not start; seconds until it is tried again."""
         with self._lock:
-            last = self._delays.get(component)
-            delay = FIRST_RETRY if last is None else min(2 * last, LONGEST_RETRY)
-            self._delays[component], self._due[component] = delay, self._now() + delay
+            self._failures[component] += 1
+            delay = delay_after(self._failures[component])
+            self._due[component] = self._now() + delay
             return delay
 
     def forget(self, component: str) -> bool:
         """It runs, or is not to run any more; whether it was to be tried again."""
         with self._lock:
-            self._delays.pop(component, None)
+            del self._failures[component]
             return self._due.pop(component, None) is not None
 
     def hasten(self) -> None:

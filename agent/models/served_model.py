@@ -122,7 +122,7 @@ class ServedModel:
 
     def describe(self) -> ModelDescription:
         with self._lock:
-            return ModelDescription(self.component, self._arn, self._status, self._message + self._remark())
+            return ModelDescription(self.component, self._arn, self._status, self._full_message())
 
     def figures(self) -> ModelFigures:
         """What is known of it now; waits for no load and no inference."""
@@ -376,10 +376,13 @@ class ServedModel:
             if needed > available:
                 raise NotEnoughMemory(self.component, needed, available)
 
+    def _full_message(self) -> str:
+        if self._again is None:
+            return self._message + self._remark()
+        return f"{self._message.rstrip('.')}; it is tried again in {self._again:g} s"
+
     def _remark(self) -> str:
-        """What goes after the message: when a model is started again, or that a threshold was set on this device."""
-        if self._again is not None:
-            return f"; it is tried again in {self._again:g} s"
+        """What goes after the message of a model that runs, where a threshold was set on this device."""
         if self._status is not ModelStatus.RUNNING or self._manifest is None:
             return ""
         said = remark(self._version, self._manifest.decision.threshold, self._threshold)

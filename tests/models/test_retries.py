@@ -111,7 +111,7 @@ def test_what_did_not_find_what_may_come_is_started_again(
 ) -> None:
     bench.workers.next.extend([Plan(refuses_to_open=refusal)] * 2)
     fleet = fleet_of("model", auto_start=True)
-    becomes(fleet, FAILED, f"{refusal}; it is tried again in 30 s")
+    becomes(fleet, FAILED, f"{str(refusal).rstrip('.')}; it is tried again in 30 s")
     fleet.start_due()
     assert fleet.describe("model").status is FAILED, "its time has not come"
     clock.now += 30
