@@ -38,6 +38,28 @@ def test_an_engine_is_built_and_listed_and_cleared(fake_tensorrt, package, cache
     assert list(cache.glob("*.engine")) == []
 
 
+@pytest.mark.parametrize("flags", [[], ["--into", "new"]])
+def test_an_engine_that_cannot_be_kept_is_no_success(
+    fake_tensorrt, package, cache, capsys, monkeypatch, tmp_path, flags
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("agent.atomic_file.os.write", full)
+    assert main(["engines", "build", str(package), *flags]) == 1
+    out, err = capsys.readouterr()
+    assert "is kept in" not in out
+    assert f"The engine could not be kept in {cache} (a line above says why). Mend that, or name" in err
+
+
+def test_a_cache_that_cannot_be_used_is_told_before_the_build(fake_tensorrt, package, cache, capsys):
+    cache.write_text("a file")
+    assert main(["engines", "build", str(package)]) == 1
+    assert "cannot be used" in capsys.readouterr().err
+    assert fake_tensorrt.builds == []
+
+
 def test_onnx_runtimes_engines_are_built_and_listed_too(package, cache, capsys, monkeypatch):
     pretend("with TensorRT", monkeypatch.setattr)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")

@@ -126,15 +126,31 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _build_here(package: Package, settings: BackendSettings) -> int:
+    from agent.backends.engine_cache import EngineCache
     from agent.pipeline import open_tested
+    from agent.workbench.errors import EngineNotKept
 
-    opened = open_tested(package, settings, say_progress)
-    print(f"{_named(package)}: {opened.runs_on}; its self-test passes.")
-    if settings.device == "tensorrt" and not opened.runs_on.remark and _brings_engine(package, settings):
+    # Before the minutes of a build, not after them.
+    cache = EngineCache(Path(settings.engine_cache), settings.engine_cache_size)
+    runs_on = open_tested(package, settings, say_progress).runs_on
+    print(f"{_named(package)}: {runs_on}; its self-test passes.")
+    if settings.device == "tensorrt" and not runs_on.remark and _brings_engine(package, settings):
         print("The package brings its engine for this device: there is nothing to build.")
-    else:
+    elif cache.keys_of(_model_sha256(package), runs_on.runtime, runs_on.device):
         print(f"The engine is kept in {settings.engine_cache}: a model that starts on this device loads it.")
+    else:
+        raise EngineNotKept(settings.engine_cache)
     return 0
+
+
+def _model_sha256(package: Package) -> str:
+    """Of the ONNX model, of which there is one where an engine was built."""
+    from agent.backends.engine_cache import model_sha256
+    from agent.packages.manifest import OnnxModel
+
+    return model_sha256(
+        next(package.path_of(file) for file in package.manifest.files if isinstance(file.runtime, OnnxModel))
+    )
 
 
 def _brings_engine(package: Package, settings: BackendSettings) -> bool:
