@@ -72,6 +72,11 @@ class ModelToOpen:
     """What the engine at `path` was built for; None where an ONNX model lies there."""
     on_progress: OnProgress = say_nothing
 
+    @property
+    def precision(self) -> LowestPrecision:
+        """Of its graph, as far as its input tells."""
+        return "fp16" if self.input_dtype == "float16" else "fp32"
+
 
 @dataclass(frozen=True)
 class BackendSettings:

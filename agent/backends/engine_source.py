@@ -29,17 +29,18 @@ class EngineSource:
 
     def __init__(self, tensorrt: TensorRt, cuda: CudaRuntime, model: ModelToOpen, settings: BackendSettings) -> None:
         self._tensorrt, self._cuda, self._model, self._settings = tensorrt, cuda, model, settings
-        is_half, self._may_lower = model.input_dtype == "float16", settings.precision == "fp16"
-        lowers_to_fp16 = self._may_lower and tensorrt.chooses_precision and not is_half
-        self._build_precision: Precision = "fp16" if lowers_to_fp16 or is_half else "fp32"
-        if lowers_to_fp16 and (model.engine is None or model.engine.precision == "fp16"):
-            self.lowered_to: Lowered = "fp16"
-        else:
-            is_tf32 = self._may_lower and cuda.gpu.has_tf32 and not is_half and model.engine is None
-            self.lowered_to = "TF32" if is_tf32 else ""
+        self._may_lower = settings.precision == "fp16"
+        chooses_fp16 = self._may_lower and tensorrt.chooses_precision
+        self._build_precision: Precision = "fp16" if chooses_fp16 else model.precision
         self.precision: Literal["fp32", "fp16", "int8"] = (
             self._build_precision if model.engine is None else model.engine.precision
         )
+        self.lowered_to: Lowered = ""
+        if self._may_lower and model.precision == "fp32":
+            if chooses_fp16 and self.precision == "fp16":
+                self.lowered_to = "fp16"
+            elif model.engine is None and cuda.gpu.has_tf32:
+                self.lowered_to = "TF32"
         self._runtime = tensorrt.module.Runtime(tensorrt.messages.logger)
 
     def engine(self) -> Any:

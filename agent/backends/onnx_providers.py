@@ -54,7 +54,7 @@ def provider_options(
 
 def provider_precision(model: ModelToOpen, settings: BackendSettings) -> LowestPrecision:
     """The lowest that TensorRT's engines may use."""
-    return "fp16" if model.input_dtype == "float16" else settings.precision
+    return "fp16" if model.precision == "fp16" else settings.precision
 
 
 def _tensorrt_options(model: ModelToOpen, settings: BackendSettings, engines: Path | None) -> dict[str, str]:

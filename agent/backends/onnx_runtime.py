@@ -11,7 +11,7 @@ import io
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -62,7 +62,7 @@ class OnnxRuntimeBackend:
         self._outputs = list(model.outputs)
         assert settings.device != "auto"  # chosen before (`agent.backends.opening`)
         self._on: Device = settings.device
-        self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
+        self.precision = model.precision
         check_weights(model, self.runtime)
         if self._on == "cpu":
             self._open(model, settings)
@@ -73,8 +73,8 @@ class OnnxRuntimeBackend:
             cuda = _cuda_for(self._on, model, settings)
             self.device = cuda.gpu.name
             if self._on == "cuda":
-                is_tf32 = settings.precision == "fp16" and cuda.gpu.has_tf32 and self.precision == "fp32"
-                self.lowered_to = "TF32" if is_tf32 else ""
+                if settings.precision == "fp16" and self.precision == "fp32" and cuda.gpu.has_tf32:
+                    self.lowered_to = "TF32"
                 self._open(model, settings)
             else:
                 self._open_with_engines(cuda, model, settings)
