@@ -144,12 +144,16 @@ class Fleet:
         for component in self._retries.due():
             if self._is_wanted(component):
                 self._start_by_itself(component)
+            else:  # the setting has changed meanwhile
+                with suppress(ModelNotFound):
+                    self._model(component).tries_again(None)
 
     def _will_try_again(self, component: str, reason: str = "") -> None:
-        seconds = self._retries.failed(component)
-        log.error("model %s is tried again in %g s%s", component, seconds, reason and f": {reason}")
         with suppress(ModelNotFound):  # it has left the registry meanwhile
-            self._model(component).tries_again(seconds, reason)
+            model = self._model(component)
+            seconds = self._retries.failed(component)
+            log.error("model %s is tried again in %g s%s", component, seconds, reason and f": {reason}")
+            model.tries_again(seconds, reason)
 
     def _model_changed(self, component: str, can_answer: bool) -> None:
         if can_answer:
@@ -187,7 +191,7 @@ class Fleet:
         self._wanted.add(component)
 
     def stop(self, component: str) -> None:
-        """One that is to be tried again is not, from now on.
+        """One that is FAILED and was to be started again by itself is not, from now on; it is refused all the same.
 
         Raises BadComponentName, ModelNotFound, or what `ServedModel.stop` does.
         """

@@ -189,6 +189,18 @@ def test_a_model_that_somebody_stops_is_not_started_again(
     assert (fleet.describe("model").status, len(bench.workers.opened)) == (FAILED, 1)
 
 
+def test_a_model_that_is_no_longer_wanted_is_not_started_again_and_says_so_no_more(
+    bench: Bench, clock: Clock, fleet_of: Callable[..., Fleet]
+) -> None:
+    bench.workers.next.append(Plan(refuses_to_open=PASSING[0]))
+    fleet = fleet_of("model", auto_start=True)
+    becomes(fleet, FAILED, "it is tried again")
+    fleet.use_settings(SETTINGS, auto_start=False)
+    clock.now += LONGEST_RETRY
+    fleet.start_due()
+    assert (fleet.describe("model").message, len(bench.workers.opened)) == (str(PASSING[0]), 1)
+
+
 def test_a_model_that_has_left_the_registry_is_not_started_again(
     bench: Bench, clock: Clock, fleet_of: Callable[..., Fleet]
 ) -> None:
