@@ -121,7 +121,9 @@ def refused(refusal: type[Exception], tmp_path: Path, package: Package, settings
     return str(said.value)
 
 
-def test_without_tensorrt_nothing_is_made(package: Package, tmp_path: Path) -> None:
+def test_without_tensorrt_nothing_is_made(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the TensorRT-RTX that `make engine-check` has put into the environment.
+    monkeypatch.setattr("agent.backends.tensorrt_api.MODULES", {"tensorrt": "TensorRT"})
     assert "is not installed" in refused(DeviceNotUsable, tmp_path, package, on_device(1, tmp_path))
 
 
