@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backends.base import BackendSettings, ModelToOpen, OnProgress, RunsOn, Tensors, say_nothing
+from agent.backends.base import BackendSettings, Lowered, ModelToOpen, OnProgress, RunsOn, Tensors, say_nothing
 from agent.backends.opening import open_backend
 from agent.errors import AnswerNotFinite, SelfTestFailed, WrongImageSize
 from agent.images.detection import Detection, StageTimes, paint_mask, regions_of
@@ -25,7 +25,7 @@ from agent.packages.self_test import SelfTestAnswer, run_self_test
 
 log = logging.getLogger(__name__)
 
-FP16_DEVIATES = "fp16 deviates in the self-test, so it runs in fp32"
+DEVIATES = "{} deviates in the self-test, so it runs in fp32"
 
 
 class Pipeline:
@@ -55,9 +55,9 @@ class Pipeline:
         return self._runs_on
 
     @property
-    def is_lowered(self) -> bool:
-        """Whether the model computes less precisely than its graph says, because the settings allow it."""
-        return self._backend.is_lowered
+    def lowered_to(self) -> Lowered:
+        """What the model computes in where that is less precise than its graph says, because the settings allow it."""
+        return self._backend.lowered_to
 
     def self_test(self) -> list[tuple[SelfTestImage, SelfTestAnswer]]:
         """Each self-test image with the model's answer.
@@ -162,7 +162,8 @@ class TestedPipeline:
 
 
 def open_tested(package: Package, settings: BackendSettings, on_progress: OnProgress = say_nothing) -> TestedPipeline:
-    """Opens a package and puts it to its self-test. A model in fp16 that does not pass gives way to one in fp32, once.
+    """Opens a package and puts it to its self-test. A model in fp16 or TF32 that does not pass gives way to one in
+    fp32, once.
 
     Raises:
         BadPackage: the package cannot be served, or does not answer as expected; the sentence says why.
@@ -172,13 +173,14 @@ def open_tested(package: Package, settings: BackendSettings, on_progress: OnProg
     try:
         return TestedPipeline(pipeline, pipeline.runs_on, pipeline.self_test())
     except (SelfTestFailed, AnswerNotFinite) as deviation:  # fp16 ends at 65504: beyond it is infinity
-        if not pipeline.is_lowered:
+        if not pipeline.lowered_to:
             raise
+        deviates = DEVIATES.format(pipeline.lowered_to)
         # As text: a log record that somebody keeps would keep the exception, and all that it came from.
-        log.warning("%s: %s", FP16_DEVIATES, str(deviation))
+        log.warning("%s: %s", deviates, str(deviation))
     # Not in the handler: what is being handled keeps the first model, and its GPU memory.
     del pipeline
-    on_progress(FP16_DEVIATES)
+    on_progress(deviates)
     pipeline = Pipeline(package, dataclasses.replace(settings, precision="fp32"), on_progress)
-    runs_on = dataclasses.replace(pipeline.runs_on, remark=FP16_DEVIATES)
+    runs_on = dataclasses.replace(pipeline.runs_on, remark=deviates)
     return TestedPipeline(pipeline, runs_on, pipeline.self_test())

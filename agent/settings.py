@@ -254,8 +254,9 @@ class Settings:
     )
     precision: str = _setting(
         _one_of("fp16", "fp32"),
-        "The lowest precision of the TensorRT engines that are built on this device. With fp16, an engine that fails "
-        "the self-test of its package gives way to one in fp32. A change is for workers that start after it.",
+        "The lowest precision that a GPU may compute in. fp16: TensorRT's engines may use it, and fp32 may be TF32; a "
+        "model that fails the self-test of its package so gives way to one in fp32. A change is for workers that start "
+        "after it.",
         "fp16",
         live=True,
     )

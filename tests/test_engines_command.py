@@ -9,6 +9,7 @@ import pytest
 
 from agent.cli import main
 from tests.support.packages import make_package, zip_package
+from tests.support.pretended_gpu import pretend
 
 
 @pytest.fixture
@@ -35,6 +36,54 @@ def test_an_engine_is_built_and_listed_and_cleared(fake_tensorrt, package, cache
     assert main(["engines", "clear"]) == 0
     assert "no engine is left" in capsys.readouterr().out
     assert list(cache.glob("*.engine")) == []
+
+
+@pytest.mark.parametrize("flags", [[], ["--into", "new"]])
+def test_an_engine_that_cannot_be_kept_is_no_success(
+    fake_tensorrt, package, cache, capsys, monkeypatch, tmp_path, flags
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("agent.atomic_file.os.write", full)
+    assert main(["engines", "build", str(package), *flags]) == 1
+    out, err = capsys.readouterr()
+    assert "is kept in" not in out
+    assert f"The engine could not be kept in {cache} (a line above says why). Mend that, or name" in err
+
+
+def test_a_cache_that_cannot_be_used_is_told_before_the_build(fake_tensorrt, package, cache, capsys):
+    cache.write_text("a file")
+    assert main(["engines", "build", str(package)]) == 1
+    assert "cannot be used" in capsys.readouterr().err
+    assert fake_tensorrt.builds == []
+
+
+def test_onnx_runtimes_engines_are_built_and_listed_too(package, cache, capsys, monkeypatch):
+    pretend("with TensorRT", monkeypatch.setattr)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert main(["engines", "build", str(package), "--device", "onnxruntime-tensorrt"]) == 0
+    out, err = capsys.readouterr()
+    assert "with TensorRT on NVIDIA Pretended; its self-test passes.\nThe engine is kept in" in out
+    assert "building TensorRT engines in fp16" in err
+    assert main(["engines", "list"]) == 0
+    assert "with TensorRT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "auto"])
+def test_other_devices_have_no_engines(package, cache, capsys, device):
+    with pytest.raises(SystemExit):
+        main(["engines", "build", str(package), "--device", device])
+    assert "argument --device: invalid choice" in capsys.readouterr().err
+
+
+def test_onnx_runtimes_engines_go_into_no_package(package, cache, capsys, tmp_path):
+    command = ["engines", "build", str(package), "--device", "onnxruntime-tensorrt", "--into", str(tmp_path / "new")]
+    assert main(command) == 1
+    err = capsys.readouterr().err
+    assert "ONNX Runtime keeps its engines in a form of its own. Build it with --device tensorrt." in err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_zip_has_the_engine_of_its_folder(fake_tensorrt, package, cache, tmp_path):

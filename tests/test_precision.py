@@ -1,10 +1,13 @@
-"""fp16 is for models that pass their self-test in it; the others run in fp32, and say so."""
+"""fp16 and TF32 are for models that pass their self-test in them; the others run in fp32, and say so."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import onnxruntime
 import pytest
 
 from agent.backends.base import BackendSettings, say_nothing
@@ -14,6 +17,7 @@ from agent.pipeline import open_tested
 from agent.workbench.packaging.with_engine import write_with_engine
 from tests.support.fake_tensorrt import FakeTensorRt
 from tests.support.packages import grey, make_package
+from tests.support.pretended_gpu import pretend
 
 
 @pytest.fixture
@@ -99,6 +103,39 @@ def test_an_engine_of_the_package_in_fp16_is_not_for_those_who_want_fp32(fake_te
     assert (
         opened.runs_on.remark == "the package's engines are for TensorRT 10.3.0 and 8.7 in fp16, so one was built here"
     )
+
+
+def test_a_model_that_deviates_in_tf32_runs_in_fp32_and_says_so(gpu_without_tensorrt, package, settings, monkeypatch):
+    """A strongly typed TensorRT computes in fp32 what the graph has in fp32, unless it takes TF32 for that."""
+    trt = FakeTensorRt(gpu_without_tensorrt, "11.0.0", strongly_typed=True)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    trt.tf32_error = 0.01  # the package allows 0.005 in fp32
+    opened = open_tested(package, settings)
+    assert [built["tf32"] for built in trt.builds] == [True, False]
+    assert str(opened.runs_on).endswith("on Fake GPU; TF32 deviates in the self-test, so it runs in fp32")
+
+
+@pytest.mark.parametrize(("error", "deviates"), [(0.004, False), (0.01, True)])
+def test_cuda_runs_in_tf32_unless_the_self_test_fails_in_it(package, monkeypatch, error, deviates):
+    pretend("working", monkeypatch.setattr)
+    sessions = []
+
+    class WithTf32(onnxruntime.InferenceSession):
+        def io_binding(self):
+            binding = super().io_binding()
+            copied = binding.copy_outputs_to_cpu
+            off = 0.0 if sessions[-1] == "0" else error
+            binding.copy_outputs_to_cpu = lambda: [values + np.float32(off) for values in copied()]
+            return binding
+
+        def __init__(self, path, **options):
+            super().__init__(path, **options)
+            sessions.append(self.asked_for["CUDAExecutionProvider"].get("use_tf32"))
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", WithTf32)
+    opened = open_tested(package, BackendSettings(device="cuda"))
+    assert sessions == ([None, "0"] if deviates else [None])
+    assert opened.runs_on.remark == ("TF32 deviates in the self-test, so it runs in fp32" if deviates else "")
 
 
 def test_where_fp32_was_wanted_nothing_is_tried_in_its_place(fake_tensorrt, package, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from numpy.typing import NDArray
 
@@ -25,14 +25,19 @@ DEVICE_NAMES: dict[Device, str] = {
 """For people."""
 
 LowestPrecision = Literal["fp32", "fp16"]
+"""What a model may be computed in. fp16 allows TF32 too: numbers in fp32, of which products take as many bits as fp16
+has. It is the default of NVIDIA's runtimes, from compute capability 8.0 on; where fp32 is wanted it is turned off."""
+Lowered = Literal["", "fp16", "TF32"]
+"""Empty: as precise as the graph says."""
 
 Tensors = Mapping[str, NDArray[Any]]
 """Arrays by the name of their tensor."""
 
 
 Stage = Literal["loading", "waiting", "building"]
-"""What opening a model is at: `loading` takes memory and a processor; `waiting` is for the engine of another model, and
+"""What opening a model is at: `loading` takes memory and a processor; `waiting` is for other models or an engine, and
 takes none; `building` an engine takes minutes."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class OnProgress(Protocol):
@@ -67,6 +72,11 @@ class ModelToOpen:
     """What the engine at `path` was built for; None where an ONNX model lies there."""
     on_progress: OnProgress = say_nothing
 
+    @property
+    def precision(self) -> LowestPrecision:
+        """Of its graph, as far as its input tells."""
+        return "fp16" if self.input_dtype == "float16" else "fp32"
+
 
 @dataclass(frozen=True)
 class BackendSettings:
@@ -81,7 +91,7 @@ class BackendSettings:
     gpu_memory_limit: int = 0
     """Bytes of GPU memory that the model may take; 0: what there is."""
     precision: LowestPrecision = "fp16"
-    """The lowest that an engine built on this device may use."""
+    """The lowest that a GPU may compute in."""
     engine_cache: str = ""
     """Folder of the engines that were built on this device; empty keeps none."""
     engine_cache_size: int = 4 << 30
@@ -128,8 +138,8 @@ class Backend(Protocol):
     precision: Literal["fp32", "fp16", "int8"]
     batch: int
     """How many images the graph takes at once; more than 1 where that is fixed in the graph."""
-    is_lowered: bool
-    """Whether `precision` is lower than the graph's own because the settings allow it."""
+    lowered_to: Lowered
+    """What it computes in where that is less precise than its graph says, because the settings allow it."""
 
     def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None: ...
 

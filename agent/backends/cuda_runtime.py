@@ -75,6 +75,14 @@ class Gpu:
     is_integrated: bool
     """Whether it shares its memory with the processor, as in a Jetson."""
 
+    @property
+    def has_tf32(self) -> bool:
+        """Whether its runtimes take products of fp32 in TF32 where nobody says otherwise: Ampere and newer.
+
+        Source: NVIDIA's CUDA C++ Programming Guide, compute capability 8.x.
+        """
+        return int(self.compute_capability.partition(".")[0]) >= 8
+
 
 class CudaRuntime:
     """One libcudart on one GPU. From several threads at once."""

@@ -31,7 +31,13 @@ def engine_cache_of(settings: BackendSettings) -> EngineCache | None:
 
 
 def engine_key(
-    model: ModelToOpen, cuda: CudaRuntime, runtime: str, precision: LowestPrecision, settings: BackendSettings
+    model: ModelToOpen,
+    cuda: CudaRuntime,
+    runtime: str,
+    precision: LowestPrecision,
+    settings: BackendSettings,
+    *,
+    tf32: bool,
 ) -> EngineKey:
     """What tells the engine of `model` from all others. `runtime`: what builds it, for people: `TensorRT 10.3.0`.
 
@@ -52,6 +58,7 @@ def engine_key(
         compute_capability=gpu.compute_capability,
         cuda=cuda.release,
         precision=precision,
+        tf32=tf32,
         input_shape=model.input_shape,
         outputs=model.outputs,
         workspace=settings.engine_workspace,

@@ -22,6 +22,8 @@ class BuildOptions:
 
     precision: Precision
     """The lowest that layers may use."""
+    tf32: bool
+    """Whether layers in fp32 may use TF32."""
     workspace: int
     """Bytes of GPU memory that a layer may take for intermediate results."""
 
@@ -116,4 +118,6 @@ def _config(tensorrt: TensorRt, builder: Any, options: BuildOptions) -> Any:
     config.builder_optimization_level = OPTIMIZATION_LEVEL
     if options.precision == "fp16" and tensorrt.chooses_precision:
         config.set_flag(module.BuilderFlag.FP16)
+    if not options.tf32:  # which is on by default
+        config.clear_flag(module.BuilderFlag.TF32)
     return config

@@ -56,6 +56,8 @@ class EngineKey(msgspec.Struct, frozen=True):
     """Release of the CUDA runtime: `12.6`."""
     precision: Literal["fp32", "fp16"]
     """The lowest that its layers may use."""
+    tf32: bool
+    """Whether layers in fp32 may use TF32."""
     input_shape: tuple[int, ...]
     outputs: tuple[str, ...]
     workspace: int
@@ -244,6 +246,11 @@ class EngineCache:
             with suppress(FileNotFoundError):
                 kept.append(KeptEngine(path.name, _size(path), path.stat().st_mtime, _head_of(path)))
         return sorted(kept, key=lambda engine: -engine.used)
+
+    def keys_of(self, model: str, runtime: str, gpu: str) -> list[EngineKey]:
+        """Of what is kept for a model (see `model_sha256`) by a runtime for a GPU, last used first."""
+        keys = [engine.head.key for engine in self.engines() if engine.head is not None]
+        return [key for key in keys if key is not None and (key.model, key.runtime, key.gpu) == (model, runtime, gpu)]
 
     def clear(self) -> int:
         """Removes everything; bytes that were given back. Models that run keep theirs, and build anew at their next

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Any, Literal
 
-from agent.backends.base import BackendSettings, ModelToOpen, Stage
+from agent.backends.base import BackendSettings, Lowered, ModelToOpen, Stage
 from agent.backends.cuda_runtime import CudaRuntime
 from agent.backends.device_engines import WAITING, engine_cache_of, engine_key
 from agent.backends.engine_builder import BuildOptions, build_engine
@@ -29,14 +29,18 @@ class EngineSource:
 
     def __init__(self, tensorrt: TensorRt, cuda: CudaRuntime, model: ModelToOpen, settings: BackendSettings) -> None:
         self._tensorrt, self._cuda, self._model, self._settings = tensorrt, cuda, model, settings
-        is_half = model.input_dtype == "float16"
-        may_lower = settings.precision == "fp16" and tensorrt.chooses_precision and not is_half
-        self._build_precision: Precision = "fp16" if may_lower or is_half else "fp32"
-        self.is_lowered = may_lower and (model.engine is None or model.engine.precision == "fp16")
-        """Whether the engine may compute less precisely than its graph says."""
+        self._may_lower = settings.precision == "fp16"
+        chooses_fp16 = self._may_lower and tensorrt.chooses_precision
+        self._build_precision: Precision = "fp16" if chooses_fp16 else model.precision
         self.precision: Literal["fp32", "fp16", "int8"] = (
             self._build_precision if model.engine is None else model.engine.precision
         )
+        self.lowered_to: Lowered = ""
+        if self._may_lower and model.precision == "fp32":
+            if chooses_fp16 and self.precision == "fp16":
+                self.lowered_to = "fp16"
+            elif model.engine is None and cuda.gpu.has_tf32:
+                self.lowered_to = "TF32"
         self._runtime = tensorrt.module.Runtime(tensorrt.messages.logger)
 
     def engine(self) -> Any:
@@ -62,7 +66,8 @@ class EngineSource:
             return self._built(cache, key) if engine is None else engine
 
     def _key(self) -> EngineKey:
-        return engine_key(self._model, self._cuda, self._tensorrt.name, self._build_precision, self._settings)
+        runtime, precision = self._tensorrt.name, self._build_precision
+        return engine_key(self._model, self._cuda, runtime, precision, self._settings, tf32=self._may_lower)
 
     def _prebuilt(self) -> Any:
         # The package's hash was checked: only then may code of it be loaded.
@@ -87,7 +92,7 @@ class EngineSource:
 
     def _built(self, cache: EngineCache | None, key: EngineKey) -> Any:
         began = time.monotonic()
-        options = BuildOptions(self._build_precision, key.workspace)
+        options = BuildOptions(key.precision, key.tf32, key.workspace)
         timing = b"" if cache is None else cache.timing(key)
         model = self._model if cache is not None else replace(self._model, on_progress=self._tell_as_loading)
         built = build_engine(self._tensorrt, model, options, timing)

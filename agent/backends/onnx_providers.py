@@ -44,6 +44,8 @@ def provider_options(
             "cudnn_conv_algo_search": "HEURISTIC",
             "cudnn_conv_use_max_workspace": "0",
         }
+        if settings.precision == "fp32":
+            options["use_tf32"] = "0"
         return options | ({"gpu_mem_limit": str(settings.gpu_memory_limit)} if settings.gpu_memory_limit else {})
     if provider == TENSORRT:
         return _tensorrt_options(model, settings, engines)
@@ -52,7 +54,7 @@ def provider_options(
 
 def provider_precision(model: ModelToOpen, settings: BackendSettings) -> LowestPrecision:
     """The lowest that TensorRT's engines may use."""
-    return "fp16" if model.input_dtype == "float16" else settings.precision
+    return "fp16" if model.precision == "fp16" else settings.precision
 
 
 def _tensorrt_options(model: ModelToOpen, settings: BackendSettings, engines: Path | None) -> dict[str, str]:

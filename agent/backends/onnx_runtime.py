@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from agent.backends.base import DEVICE_NAMES, BackendSettings, Device, ModelToOpen, Tensors
+from agent.backends.base import DEVICE_NAMES, BackendSettings, Device, Lowered, ModelToOpen, Tensors
 from agent.backends.cuda_runtime import CudaError, CudaNotUsable, CudaRuntime, open_cuda_runtime
 from agent.backends.device_engines import engine_cache_of, engine_key
 from agent.backends.gpu_failure import gpu_failure_in
@@ -41,6 +42,9 @@ from agent.errors import (
     Refusal,
 )
 
+WITHOUT_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}
+"""What keeps TensorRT's provider from TF32, for which it has no option (ONNX Runtime, GitHub issue 26029): NVIDIA's
+libraries read it once in a process, so that it is set before the first model, whatever precision that may use."""
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 """ONNX Runtime's names of the input types a package may have."""
 NUMBERS = re.compile(r"tensor\((bool|u?int(8|16|32|64)|float16|float|double)\)")
@@ -50,7 +54,7 @@ NUMBERS = re.compile(r"tensor\((bool|u?int(8|16|32|64)|float16|float|double)\)")
 class OnnxRuntimeBackend:
     """An ONNX graph in ONNX Runtime, on the CPU or on a GPU by one of its providers."""
 
-    is_lowered = False
+    lowered_to: Lowered = ""
     device = "CPU"
 
     def __init__(self, model: ModelToOpen, settings: BackendSettings) -> None:
@@ -58,15 +62,19 @@ class OnnxRuntimeBackend:
         self._outputs = list(model.outputs)
         assert settings.device != "auto"  # chosen before (`agent.backends.opening`)
         self._on: Device = settings.device
-        self.precision: Literal["fp32", "fp16"] = "fp16" if model.input_dtype == "float16" else "fp32"
+        self.precision = model.precision
         check_weights(model, self.runtime)
         if self._on == "cpu":
             self._open(model, settings)
             return
+        if self._on == "onnxruntime-tensorrt":
+            os.environ.update(WITHOUT_TF32)
         try:
             cuda = _cuda_for(self._on, model, settings)
             self.device = cuda.gpu.name
             if self._on == "cuda":
+                if settings.precision == "fp16" and self.precision == "fp32" and cuda.gpu.has_tf32:
+                    self.lowered_to = "TF32"
                 self._open(model, settings)
             else:
                 self._open_with_engines(cuda, model, settings)
@@ -76,12 +84,12 @@ class OnnxRuntimeBackend:
     def _open_with_engines(self, cuda: CudaRuntime, model: ModelToOpen, settings: BackendSettings) -> None:
         self.runtime += " with TensorRT"
         lowest = provider_precision(model, settings)
-        self.is_lowered, self.precision = lowest != self.precision, lowest
+        self.lowered_to, self.precision = "fp16" if lowest != self.precision else "", lowest
         cache = engine_cache_of(settings)
         if cache is None:
             self._open(model, settings)
             return
-        key = engine_key(model, cuda, self.runtime, lowest, settings)
+        key = engine_key(model, cuda, self.runtime, lowest, settings, tf32=False)
         ProviderEngines(cache, key, model).open(lambda engines: self._open(model, settings, engines))
 
     def _open(self, model: ModelToOpen, settings: BackendSettings, engines: Path | None = None) -> None:

@@ -91,7 +91,7 @@ class TensorRtBackend:
     def _open(self, tensorrt: TensorRt, cuda: CudaRuntime, model: ModelToOpen, settings: BackendSettings) -> None:
         source = EngineSource(tensorrt, cuda, model, settings)
         engine = source.engine()
-        self.device, self.precision, self.is_lowered = cuda.gpu.name, source.precision, source.is_lowered
+        self.device, self.precision, self.lowered_to = cuda.gpu.name, source.precision, source.lowered_to
         self._lock = threading.Lock()
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         mode = tensorrt.module.TensorIOMode

@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = actions.add_parser("build", help="build the engine of a package now, and put it to the self-test")
     build.add_argument("package", type=Path, metavar="PACKAGE", help="a package: folder or ZIP")
     build.add_argument(
+        "--device",
+        choices=("tensorrt", "onnxruntime-tensorrt"),
+        default="tensorrt",
+        help="what builds it, and will run it: the TensorRT of the device, or ONNX Runtime's (default: tensorrt)",
+    )
+    build.add_argument(
         "--into",
         type=Path,
         metavar="FOLDER",
@@ -110,7 +116,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from agent.workbench.errors import SettingOutOfRange
 
     settings = settings_given(arguments, *BUILD_FLAGS)
-    on_tensorrt = replace(backend_settings(settings), device="tensorrt", allows_fallback=False)
+    on_tensorrt = replace(backend_settings(settings), device=arguments.device, allows_fallback=False)
     with opened_package(arguments.package) as package:
         if arguments.into is not None:
             return _build_into(package, on_tensorrt, arguments)
@@ -120,18 +126,38 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _build_here(package: Package, settings: BackendSettings) -> int:
+    from agent.backends.engine_cache import EngineCache
+    from agent.pipeline import open_tested
+    from agent.workbench.errors import EngineNotKept
+
+    # Before the minutes of a build, not after them.
+    cache = EngineCache(Path(settings.engine_cache), settings.engine_cache_size)
+    runs_on = open_tested(package, settings, say_progress).runs_on
+    print(f"{_named(package)}: {runs_on}; its self-test passes.")
+    if settings.device == "tensorrt" and not runs_on.remark and _brings_engine(package, settings):
+        print("The package brings its engine for this device: there is nothing to build.")
+    elif cache.keys_of(_model_sha256(package), runs_on.runtime, runs_on.device):
+        print(f"The engine is kept in {settings.engine_cache}: a model that starts on this device loads it.")
+    else:
+        raise EngineNotKept(settings.engine_cache)
+    return 0
+
+
+def _model_sha256(package: Package) -> str:
+    """Of the ONNX model, of which there is one where an engine was built."""
+    from agent.backends.engine_cache import model_sha256
+    from agent.packages.manifest import OnnxModel
+
+    return model_sha256(
+        next(package.path_of(file) for file in package.manifest.files if isinstance(file.runtime, OnnxModel))
+    )
+
+
+def _brings_engine(package: Package, settings: BackendSettings) -> bool:
     from agent.backends.prebuilt import file_for_tensorrt
     from agent.packages.manifest import TensorRtEngine
-    from agent.pipeline import open_tested
 
-    opened = open_tested(package, settings, say_progress)
-    print(f"{_named(package)}: {opened.runs_on}; its self-test passes.")
-    file = file_for_tensorrt(package.manifest.files, settings.precision)
-    if isinstance(file.runtime, TensorRtEngine) and not opened.runs_on.remark:
-        print("The package brings its engine for this device: there is nothing to build.")
-    else:
-        print(f"The engine is kept in {settings.engine_cache}: a model that starts on this device loads it.")
-    return 0
+    return isinstance(file_for_tensorrt(package.manifest.files, settings.precision).runtime, TensorRtEngine)
 
 
 def _build_into(package: Package, settings: BackendSettings, arguments: argparse.Namespace) -> int:

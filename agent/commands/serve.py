@@ -167,7 +167,7 @@ def _serve(followed: FollowedSettings, nucleus: Nucleus | None, claim: SocketCla
     keep_freed_memory()
     settings, health, counts = followed.in_force, Health(), CallCounts()
     fleet = _make_fleet(followed, health.model_changed)
-    watch = RegistryWatch(Registry(settings.registry), fleet.apply, REGISTRY_INTERVAL)
+    watch = RegistryWatch(Registry(settings.registry), fleet.apply, REGISTRY_INTERVAL, fleet.start_due)
     parser = RequestParser(settings.message_memory << 20)
     server = make_server(EdgeAgent(fleet), health, parser, counts)
     metrics = MetricsEndpoint(

@@ -91,4 +91,4 @@ def _platform(target: Target | None) -> dict[str, str]:
 
 def registration_script() -> bytes:
     """The script that the recipe runs on the device, for the top of the ZIP."""
-    return files("agent.greengrass").joinpath("artifacts", REGISTRATION_SCRIPT).read_bytes()
+    return (files("agent.greengrass") / "artifacts" / REGISTRATION_SCRIPT).read_bytes()

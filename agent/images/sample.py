@@ -68,12 +68,12 @@ def _neighbours(
     return indices, weights.astype(np.float32)
 
 
-def _near(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+def _near(distance: NDArray[np.floating]) -> NDArray[np.floating]:
     """The cubic kernel up to a distance of 1 pixel."""
     return ((SHARPNESS + 2) * distance - (SHARPNESS + 3)) * distance**2 + 1
 
 
-def _far(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+def _far(distance: NDArray[np.floating]) -> NDArray[np.floating]:
     """The cubic kernel from 1 to 2 pixels."""
     return ((SHARPNESS * distance - 5 * SHARPNESS) * distance + 8 * SHARPNESS) * distance - 4 * SHARPNESS
 

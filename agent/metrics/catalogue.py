@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.backends.base import STAGES
 from agent.models.figures import ModelFigures, WorkerFigures
 from agent.models.lifecycle import ModelStatus
 from agent.models.tally import Distribution
@@ -78,6 +79,11 @@ def _states(model: ModelFigures) -> Iterator[Sample]:
         yield (status.value,), status is model.status
 
 
+def _stages(model: ModelFigures) -> Iterator[Sample]:
+    for stage in STAGES:
+        yield (stage,), stage == model.stage
+
+
 def _runs_on(worker: WorkerFigures) -> Sample:
     served_by, runs_on = worker.served_by, worker.served_by.runs_on
     labels = (runs_on.runtime, runs_on.device, runs_on.wanted, runs_on.instead_of, runs_on.refused_as)
@@ -116,6 +122,14 @@ MODEL_METRICS = (
         ("model", "state"),
         f"1 for the state that the model is in, 0 for the others: {', '.join(status.value for status in ModelStatus)}.",
         _of_models(_states),
+    ),
+    Metric(
+        "edge_agent_model_stage",
+        "gauge",
+        ("model", "stage"),
+        f"1 for what a model that is being loaded is at, 0 for the others: {', '.join(STAGES)}. Of a worker that is to "
+        "take another's place, only that it waits or builds.",
+        _of_models(_stages),
     ),
     Metric(
         "edge_agent_model_ready",

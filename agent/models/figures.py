@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.backends.base import Stage
 from agent.models.lifecycle import ModelStatus
 from agent.models.tally import Counted
 from agent.models.worker_post import ServedBy
@@ -26,6 +27,8 @@ class ModelFigures:
 
     component: str
     status: ModelStatus
+    stage: Stage | None
+    """What opening a worker is at; None where none is being opened, or nothing is told of it."""
     worker: WorkerFigures | None
     """None where nobody would take a call now."""
     calls_in_hand: int

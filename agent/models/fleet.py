@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import MappingProxyType
 
-from agent.errors import AgentStops, ModelAlreadyStarted, ModelNotFound, Refusal
+from agent.errors import AgentStops, ModelAlreadyStarted, ModelNotFound, NotEnoughMemory, Refusal
 from agent.models.admission import Caller
 from agent.models.device_threshold import ThresholdFile
 from agent.models.figures import ModelFigures
@@ -17,6 +17,7 @@ from agent.models.keeper import ModelSettings, OpenWorker
 from agent.models.lifecycle import ModelStatus
 from agent.models.registry import Record, check_component_name
 from agent.models.request import DetectRequest
+from agent.models.retries import Retries
 from agent.models.served_model import Inspection, ModelDescription, OnChange, ServedModel
 from agent.models.wanted import WantedModels
 
@@ -31,16 +32,18 @@ class Fleet:
         open_worker: OpenWorker,
         settings: ModelSettings,
         wanted: WantedModels | None = None,
+        retries: Retries | None = None,
         *,
         auto_start: bool = False,
         on_change: OnChange = lambda component, can_answer: None,
     ) -> None:
         """Models in `wanted` start as soon as they are registered, and FAILED ones with their next version; with
-        `auto_start` all do.
+        `auto_start` all do. What finds too little memory then, or no GPU, is tried again by `retries`.
 
         `on_change` is told whether a model can answer an image now, whenever that may have changed.
         """
         self._on_change = on_change
+        self._retries = retries or Retries()
         self._open_worker, self._settings = open_worker, settings
         self._wanted, self._auto_start = wanted or WantedModels(), auto_start
         self._lock = threading.Lock()
@@ -100,6 +103,7 @@ class Fleet:
             with self._lock:
                 del self._models[component]
                 self._to_start.discard(component)
+            self._retries.forget(component)
         else:
             model.use_threshold(threshold)
             if model.record != record:
@@ -112,7 +116,7 @@ class Fleet:
     def _appear(self, record: Record, threshold: ThresholdFile | None) -> None:
         log.info("model %s: version %s is registered", record.component, record.version)
         # Reads the manifest, so outside the lock: the other models answer meanwhile.
-        model = ServedModel(record, self._open_worker, self._settings, self._on_change)
+        model = ServedModel(record, self._open_worker, self._settings, self._model_changed, self._will_try_again)
         model.use_threshold(threshold)  # before anybody can ask it
         with self._lock:
             model.use_settings(self._settings)  # they may have changed meanwhile
@@ -128,9 +132,33 @@ class Fleet:
             self._model(component).start()
         except ModelAlreadyStarted:  # a client was quicker
             pass
+        except NotEnoughMemory as refusal:
+            self._will_try_again(component, str(refusal))
         except Refusal as refusal:
             log.error("model %s does not start by itself: %s", component, refusal)
         self._to_start.discard(component)
+
+    def start_due(self) -> None:
+        """Starts again what found too little memory, or no GPU, and has waited long enough; to be called every now and
+        then."""
+        for component in self._retries.due():
+            if self._is_wanted(component):
+                self._start_by_itself(component)
+            else:  # the setting has changed meanwhile
+                with suppress(ModelNotFound):
+                    self._model(component).tries_again(None)
+
+    def _will_try_again(self, component: str, reason: str = "") -> None:
+        with suppress(ModelNotFound):  # it has left the registry meanwhile
+            model = self._model(component)
+            seconds = self._retries.failed(component)
+            log.error("model %s is tried again in %g s%s", component, seconds, reason and f": {reason}")
+            model.tries_again(seconds, reason)
+
+    def _model_changed(self, component: str, can_answer: bool) -> None:
+        if can_answer:
+            self._retries.forget(component)
+        self._on_change(component, can_answer)
 
     def describe(self, component: str) -> ModelDescription:
         """Raises BadComponentName or ModelNotFound."""
@@ -163,9 +191,17 @@ class Fleet:
         self._wanted.add(component)
 
     def stop(self, component: str) -> None:
-        """Raises BadComponentName, ModelNotFound, or what `ServedModel.stop` does."""
-        self._model(component).stop()
+        """One that is FAILED and was to be started again by itself is not, from now on; it is refused all the same.
+
+        Raises BadComponentName, ModelNotFound, or what `ServedModel.stop` does.
+        """
+        model = self._model(component)
+        if self._retries.forget(component):
+            model.tries_again(None)
+            self._wanted.discard(component)
+        model.stop()
         self._wanted.discard(component)
+        self._retries.hasten()
 
     def detect(self, component: str, request: DetectRequest, caller: Caller) -> Inspection:
         """Raises BadComponentName, ModelNotFound, AgentStops, or what `ServedModel.detect` does."""

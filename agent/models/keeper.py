@@ -20,6 +20,7 @@ from agent.free_memory import available_memory
 from agent.models.loading_turn import LoadingTurn
 from agent.models.memory import needed_memory
 from agent.models.registry import Record
+from agent.models.retries import delay_after
 from agent.models.worker_post import OnDuty, ServedBy, WorkerPost
 from agent.packages.manifest import Manifest
 from agent.packages.package import Package, read_package
@@ -31,8 +32,6 @@ DEATHS_ALLOWED = 5
 """A worker that dies more often than this within DEATHS_WINDOW makes its model FAILED."""
 DEATHS_WINDOW = 60.0
 """Seconds."""
-MEMORY_RETRY = 30.0
-"""Seconds after which an update that found too little memory is tried again."""
 RECYCLING_REST = 600.0
 """Seconds that a worker serves at least before it may be replaced for having grown: one that grows at once, because its
 first image is a large one, would be replaced for ever."""
@@ -40,6 +39,8 @@ LOADS_AT_ONCE = 8
 """Models that start at a time, of all together: a worker takes a core and some 100 MB to load, and a registry may hold
 hundreds. Updates and the next of a dead worker wait for nobody: calls wait for them. Engines are built one at a time on
 a device, for minutes, so a model whose engine is built, or waits for that, holds up no other."""
+MAY_PASS = (DeviceNotUsable, NoMemoryToLoad, NotEnoughMemory)
+"""Refusals for what may be otherwise soon: memory that others have now, a GPU that fails or is not up yet."""
 LEAVING_STEP = 0.2
 """Seconds between two looks at whether a model that waits for its turn to load is still wanted."""
 BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0)
@@ -81,7 +82,7 @@ class Reports(Protocol):
         """A worker has come on duty."""
         ...
 
-    def progresses(self, text: str, beside: str = "") -> None:
+    def progresses(self, text: str, stage: Stage, beside: str = "") -> None:
         """What a worker that is being opened is doing; `beside`: what a model that is RUNNING meanwhile says before it,
         where it says it at all."""
         ...
@@ -94,8 +95,9 @@ class Reports(Protocol):
         """The worker has ended, or was ended for what it did, and is about to be replaced."""
         ...
 
-    def leaves(self, reason: str) -> None:
-        """The keeper leaves, its worker is gone; `reason`: why, where nobody asked it to, else empty."""
+    def leaves(self, reason: str, *, may_pass: bool) -> None:
+        """The keeper leaves, its worker is gone; `reason`: why, where nobody asked it to, else empty; `may_pass`:
+        whether it may be otherwise soon."""
         ...
 
 
@@ -115,11 +117,15 @@ class Keeper:
         """None: it has not come yet."""
         self._deaths: deque[float] = deque()
         self._why = WorkerDied.UNEXPECTEDLY
-        """Why the last worker ended."""
+        """Why the last worker ended, or did not come up."""
+        self._may_pass = False
+        """Whether that is for what may be otherwise soon."""
         self._complaint = ""
         """Why the version that is wanted does not serve; goes after what people are told of the one that does."""
         self._again_at = math.inf
-        """When an update that found too little memory is tried again."""
+        """When an update that failed for what may be otherwise soon is tried again."""
+        self._failed_updates = 0
+        """In a row, to the version that is wanted."""
         self._package: Package | None = None
         """What serves, or served last."""
         self._weights: dict[tuple[int, int], tuple[int, int]] = {}
@@ -180,6 +186,7 @@ class Keeper:
                     self._recycle()
         except (Refusal, WorkerDied) as error:
             reason = str(error)
+            self._may_pass = isinstance(error, MAY_PASS) or (self._may_pass and isinstance(error, _CrashedTooOften))
         except OSError as error:
             reason = f"the system does not give it what it needs: {error.strerror or error}"
         except Exception:
@@ -188,7 +195,7 @@ class Keeper:
         self._post.give_up()
         self._post.dismiss(self._post.relieve(None))
         # Last: once it is told, the model may be started again, and the next worker is none of this thread's.
-        self._reports.leaves(reason)
+        self._reports.leaves(reason, may_pass=self._may_pass)
 
     @property
     def _component(self) -> str:
@@ -208,6 +215,8 @@ class Keeper:
 
     def _next_record(self) -> Record:
         with self._events:
+            if self._tried != self._wanted:
+                self._failed_updates = 0
             self._tried, self._complaint, self._again_at = self._wanted, "", math.inf
             return self._tried
 
@@ -216,7 +225,7 @@ class Keeper:
         """Raises WorkerDied where the keeper is to leave meanwhile."""
         places = self._settings.loading
         while not places.acquire(timeout=LEAVING_STEP):
-            self._reports.progresses("waiting until other models are loaded")
+            self._reports.progresses("waiting until other models are loaded", "waiting")
             if self._leaving:
                 raise WorkerDied
         self._turn = LoadingTurn(places)
@@ -227,12 +236,12 @@ class Keeper:
 
     def _progresses(self, text: str, stage: Stage, beside: str) -> None:
         if stage == "loading":
-            self._reports.progresses(text)
+            self._reports.progresses(text, stage)
             return
         if self._turn is not None:
             self._turn.give_back()
         # It takes minutes: people want to know of it although another version may be serving.
-        self._reports.progresses(text, beside)
+        self._reports.progresses(text, stage, beside)
 
     def _open_and_take_over(self, record: Record, beside: str = "") -> None:
         """Opens a worker for `record`, beside the one that may be serving, and lets it take the calls from then on.
@@ -287,7 +296,7 @@ class Keeper:
         now = time.monotonic()
         dead = self._post.relieve(None)
         if dead is not None:
-            self._why = dead.worker.why_ended
+            self._why, self._may_pass = dead.worker.why_ended, False
         self._post.dismiss(dead)
         self._deaths.append(now)
         while self._deaths[0] < now - DEATHS_WINDOW:
@@ -309,10 +318,10 @@ class Keeper:
                 if self._good == self._wanted:
                     raise
                 self._open_and_take_over(self._next_record(), "restarting")  # a deployment has replaced the package
-        # It counts as one more death, for memory that is short now may be free soon, and a GPU that fails may be back.
-        # The next event is that there is no worker.
-        except (WorkerDied, DeviceNotUsable, NoMemoryToLoad, NotEnoughMemory, OSError) as error:
+        # It counts as one more death. The next event is that there is no worker.
+        except (WorkerDied, *MAY_PASS, OSError) as error:
             log.warning("model %s: the new worker did not come up (%s)", self._component, error)
+            self._may_pass = isinstance(error, MAY_PASS)
             self._why = WorkerDied.UNEXPECTEDLY if isinstance(error, OSError) else str(error).rstrip(".")
 
     def _update(self) -> None:
@@ -328,8 +337,10 @@ class Keeper:
             if self._leaving:
                 return
             reason = str(error)
-            if isinstance(error, NotEnoughMemory):
-                self._again_at = time.monotonic() + MEMORY_RETRY
+            # Where the old version was unloaded first, another try would interrupt the line once more.
+            if isinstance(error, MAY_PASS) and self._post.is_staffed:
+                self._failed_updates += 1
+                self._again_at = time.monotonic() + delay_after(self._failed_updates)
         except Exception:  # no process to be had, for example: no reason to end the one that serves
             log.exception("model %s: version %s cannot be loaded", self._component, record.version)
             reason = "the agent failed unexpectedly; its log says more"

@@ -159,8 +159,16 @@ class RegistryWatch:
     """Calls back with all there is when any of it changes. Looks every `interval` seconds: inotify misses network
     mounts."""
 
-    def __init__(self, registry: Registry, on_change: OnRegistryChange, interval: float) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        on_change: OnRegistryChange,
+        interval: float,
+        on_look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_look` is called before each look."""
         self._registry, self._on_change, self._interval = registry, on_change, interval
+        self._on_look = on_look
         self._last: tuple[Mapping[str, Record], Mapping[str, ThresholdFile]] | None = None
         self._complaint = ""
         self._stop = threading.Event()
@@ -181,6 +189,7 @@ class RegistryWatch:
 
     def _look(self) -> None:
         try:
+            self._on_look()
             self._registry.check_writers()
             found = (self._registry.records(), self._registry.thresholds())
             if found != self._last:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.backends.base import Stage
 from agent.errors import (
     BadPackage,
     ModelAlreadyStarted,
@@ -63,6 +64,8 @@ class Inspection:
     """Seconds from the call's arrival until a worker took it."""
 
 
+OnShortage = Callable[[str], None]
+"""Told a component that is FAILED for what may be otherwise soon; from the keeper's thread."""
 OnChange = Callable[[str, bool], None]
 """Told a component and whether it can answer an image now; returns quickly, and asks the model nothing."""
 
@@ -80,13 +83,18 @@ class ServedModel:
         open_worker: OpenWorker,
         settings: ModelSettings,
         on_change: OnChange = lambda component, can_answer: None,
+        on_shortage: OnShortage = lambda component: None,
     ) -> None:
         self._record, self._open_worker, self._settings = record, open_worker, settings
-        self._on_change = on_change
+        self._on_change, self._on_shortage = on_change, on_shortage
         self._admission = Admission(record.component, settings.slots, settings.queue_length)
         self._lock = threading.RLock()
         self._status = ModelStatus.STOPPED
         self._message = ""
+        self._stage: Stage | None = None
+        """Of the worker that is being opened."""
+        self._again: float | None = None
+        """Seconds after which it is started again by itself, as was said when it failed."""
         self._manifest: Manifest | None = None
         self._arn = ""
         self._version = ""
@@ -114,7 +122,7 @@ class ServedModel:
 
     def describe(self) -> ModelDescription:
         with self._lock:
-            return ModelDescription(self.component, self._arn, self._status, self._message + self._remark())
+            return ModelDescription(self.component, self._arn, self._status, self._full_message())
 
     def figures(self) -> ModelFigures:
         """What is known of it now; waits for no load and no inference."""
@@ -127,6 +135,7 @@ class ServedModel:
             return ModelFigures(
                 self.component,
                 self._status,
+                self._stage,
                 worker,
                 in_hand,
                 waiting,
@@ -134,6 +143,13 @@ class ServedModel:
                 threshold,
                 self._tally.counted(),
             )
+
+    def tries_again(self, seconds: float | None, reason: str = "") -> None:
+        """It will be started by itself in so many seconds, or not any more; `reason`: why it does not run, where it
+        does not say so already."""
+        with self._lock:
+            if self._status in (ModelStatus.STOPPED, ModelStatus.FAILED):
+                self._again, self._message = seconds, reason or self._message
 
     def count_refusal(self, code: str, reason: str) -> None:
         """An image for this model was refused, here or at the door: status code, and class of the refusal."""
@@ -302,30 +318,33 @@ class ServedModel:
             if manifest != self._manifest:  # another model, which may well take what the last one could not
                 self._suspects.clear()
             self._manifest, self._arn = manifest, manifest.model.lookout_vision_model_arn
-            self._version = served_by.version
+            self._version, self._stage = served_by.version, None
             if self._status is ModelStatus.STARTING:
                 self._move(ModelStatus.RUNNING, str(served_by))
             else:
                 self._message = str(served_by)
 
-    def progresses(self, text: str, beside: str = "") -> None:
+    def progresses(self, text: str, stage: Stage, beside: str = "") -> None:
         with self._lock:
             if self._status is ModelStatus.STARTING:
-                self._message = text
+                self._message, self._stage = text, stage
             elif self._status is ModelStatus.RUNNING and beside:
-                self._message = f"{beside}: {text}"
+                self._message, self._stage = f"{beside}: {text}", stage
 
     def says(self, message: str) -> None:
         with self._lock:
-            self._message = message
+            self._message, self._stage = message, None
 
     def restarts(self) -> None:
         self._restarts += 1
 
-    def leaves(self, reason: str) -> None:
+    def leaves(self, reason: str, *, may_pass: bool) -> None:
         with self._lock:
-            if reason and self._status in (ModelStatus.STARTING, ModelStatus.RUNNING):
+            has_failed = bool(reason) and self._status in (ModelStatus.STARTING, ModelStatus.RUNNING)
+            if has_failed:
                 self._move(ModelStatus.FAILED, reason)
+        if has_failed and may_pass:
+            self._on_shortage(self.component)
 
     # --- moves and words ---
 
@@ -357,6 +376,11 @@ class ServedModel:
             if needed > available:
                 raise NotEnoughMemory(self.component, needed, available)
 
+    def _full_message(self) -> str:
+        if self._again is None:
+            return self._message + self._remark()
+        return f"{self._message.rstrip('.')}; it is tried again in {self._again:g} s"
+
     def _remark(self) -> str:
         """What goes after the message of a model that runs, where a threshold was set on this device."""
         if self._status is not ModelStatus.RUNNING or self._manifest is None:
@@ -369,6 +393,7 @@ class ServedModel:
         assert (self._status, to) in ALLOWED_MOVES, (self._status, to)
         log.info("model %s: %s -> %s%s", self.component, self._status.value, to.value, message and f": {message}")
         self._status, self._message = to, message
+        self._again = self._stage = None
         self._tell()
 
     def _leave(self) -> None:

@@ -220,6 +220,16 @@ class OutputNotWritable(Refusal):
         super().__init__(f"{path} cannot be written: {why}. Choose another {option}.")
 
 
+class EngineNotKept(Refusal):
+    """An engine was built, and the engine cache did not take it."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(
+            f"The engine could not be kept in {folder} (a line above says why). Mend that, or name another folder as "
+            "--engine-cache."
+        )
+
+
 class EngineNotPacked(Refusal):
     """No engine of this device can be put into a package."""
 

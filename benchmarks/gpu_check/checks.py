@@ -31,6 +31,8 @@ PROVIDERS = {
     "tensorrt": "CPUExecutionProvider",
 }
 """Of the bare loop. (A loop of TensorRT's own would be the agent's backend once more.)"""
+LOWERED = {"cuda": "TF32", "onnxruntime-tensorrt": "fp16", "tensorrt": "fp16"}
+"""What `precision` fp16 lets a device compute in."""
 KEPT = 64 << 20
 """Bytes by which the GPU's free memory may differ after StopModel: other programs use it too."""
 
@@ -56,9 +58,12 @@ def accuracy(folder: Path, device: str, name: str, precision: str = "fp32") -> I
         f"{len(pairs)} images, scores from {min(scores):.2f} to {max(scores):.2f}; scores and areas differ by at most "
         f"{difference:.5f}, {verdicts} verdicts"
     )
-    in_precision = f", {precision}" if precision != "fp32" else ""
     holds = difference <= PRECISIONS[precision] and not verdicts
-    yield passed(f"as the CPU: {name}{in_precision}", holds, figures)
+    yield passed(f"as the CPU: {name}, {_computed_in(device, precision)}", holds, figures)
+
+
+def _computed_in(device: str, precision: str) -> str:
+    return LOWERED[device] if precision == "fp16" else precision
 
 
 def _difference(on_cpu: dict, on_device: dict) -> float:  # type: ignore[type-arg]
@@ -129,9 +134,10 @@ def all_checks(
     """`packages`: more to compare with the CPU; `made`: the benchmark's own; `folder`: for agents."""
     yield Check("backend contract", partial(contract, device))
     named = {f"{package.task} (made)": package.folder for package in made} | {path.name: path for path in packages}
-    for precision in PRECISIONS if device == "tensorrt" else ("fp32",):
+    for precision in PRECISIONS if device in LOWERED else ("fp32",):
         for name, path in named.items():
-            yield Check(f"as the CPU: {name}, {precision}", partial(accuracy, path, device, name, precision))
+            check = f"as the CPU: {name}, {_computed_in(device, precision)}"
+            yield Check(check, partial(accuracy, path, device, name, precision))
     if device == "tensorrt":
         yield Check("engines", partial(engine_checks, made[0], folder / "engines"))
         # An agent that builds would be waited for in vain.

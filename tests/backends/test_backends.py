@@ -68,7 +68,7 @@ def test_an_open_backend_says_what_it_is_and_answers(backend, write):
     opened = backend(write(), BackendSettings())
     assert opened.runtime.split()[-1][0].isdigit()
     assert (opened.device, opened.batch) == (DEVICES[backend], 1)
-    assert (opened.precision, opened.is_lowered) == (("fp16", True) if backend is TensorRtBackend else ("fp32", False))
+    assert (opened.precision, opened.lowered_to) == (("fp16", "fp16") if backend is TensorRtBackend else ("fp32", ""))
     answer = opened.run({"image": grey(51)[None]})
     assert list(answer) == ["score", "map"]
     assert answer["score"].tolist() == pytest.approx([0.8])

@@ -20,6 +20,11 @@ def test_what_the_gpu_is_is_told(cuda):
     assert cuda.memory() == (6 << 30, 8 << 30)
 
 
+@pytest.mark.parametrize(("compute_capability", "has"), [("7.2", False), ("7.5", False), ("8.0", True), ("12.0", True)])
+def test_tf32_came_with_ampere(compute_capability, has):
+    assert Gpu("a GPU", compute_capability, is_integrated=False).has_tf32 is has
+
+
 def test_what_is_copied_there_comes_back(cuda):
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     there, back = cuda.pinned_array((3, 4), np.float32), cuda.pinned_array((3, 4), "float32")

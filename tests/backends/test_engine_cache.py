@@ -20,7 +20,7 @@ from agent.backends import engine_cache
 from agent.backends.engine_cache import EngineCache, EngineCacheNotUsable, EngineKey, EngineTooLarge, model_sha256
 from tests.support.packages import darkness_model
 
-KEY = EngineKey("a" * 64, "TensorRT 10.3.0", "Orin", "8.7", "12.6", "fp16", (1, 3, 8, 8), ("score",), 1 << 30, 3)
+KEY = EngineKey("a" * 64, "TensorRT 10.3.0", "Orin", "8.7", "12.6", "fp16", True, (1, 3, 8, 8), ("score",), 1 << 30, 3)
 ENGINE = bytes(range(256)) * 40
 MIB = 1 << 20
 
@@ -65,6 +65,7 @@ DIFFERENT = {
     "outputs": ("score", "map"),
     "workspace": 1 << 29,
     "optimization_level": 5,
+    "tf32": False,
 }
 
 

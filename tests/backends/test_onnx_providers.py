@@ -36,6 +36,11 @@ def test_a_memory_limit_goes_to_cuda_and_the_cpu_has_no_options() -> None:
     assert provider_options(CPU, model(), limited) == {}
 
 
+def test_cuda_may_use_tf32_unless_fp32_is_wanted() -> None:
+    assert "use_tf32" not in provider_options(CUDA, model(), BackendSettings())  # ONNX Runtime's default: 1
+    assert provider_options(CUDA, model(), BackendSettings(precision="fp32"))["use_tf32"] == "0"
+
+
 def test_tensorrt_builds_with_the_workspace_of_the_settings_and_keeps_engines_where_it_is_told() -> None:
     options = provider_options(TENSORRT, model(), BackendSettings(engine_workspace=1 << 28), Path("/engines/a"))
     assert {name: value for name, value in options.items() if "profile" not in name} == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,6 +71,7 @@ class Provider:
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Provider:
     pretend("working", monkeypatch.setattr)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     session: Any = onnxruntime.InferenceSession
     found = Provider()
 
@@ -77,6 +79,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Provider:
         def __init__(self, path: str, *, providers: list[Any], **others: Any) -> None:
             (name, options), *_ = providers
             assert name == TENSORRT
+            assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
             found.opens(path, options)
             self._error = found.fp16_error * int(options["trt_fp16_enable"])
             super().__init__(path, providers=providers, **others)
@@ -131,7 +134,7 @@ def test_engines_are_built_at_the_first_start_and_loaded_at_the_next(
     for _ in range(2):
         backend = OnnxRuntimeBackend(model, settings)
         assert score(backend) == pytest.approx(0.8)
-        assert (backend.device, backend.precision, backend.is_lowered) == (GPU, "fp16", True)
+        assert (backend.device, backend.precision, backend.lowered_to) == (GPU, "fp16", "fp16")
         assert backend.runtime == f"ONNX Runtime {onnxruntime.__version__} with TensorRT"
     assert len(provider.builds) == 1
 
@@ -312,5 +315,5 @@ def test_cuda_and_the_processor_build_no_engines(
 ) -> None:
     pretend("working", monkeypatch.setattr)
     backend = onnx_runtime.OnnxRuntimeBackend(model, replace(settings, device="cuda"))
-    assert (backend.precision, backend.is_lowered) == ("fp32", False)
+    assert (backend.precision, backend.lowered_to) == ("fp32", "TF32")
     assert not Path(settings.engine_cache).exists()

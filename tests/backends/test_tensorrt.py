@@ -259,7 +259,13 @@ def test_without_a_cache_nothing_is_kept_and_builds_count_as_loading(trt, model)
 
 def test_fp32_is_built_where_it_is_wanted(trt, model, settings):
     backend = TensorRtBackend(model, replace(settings, precision="fp32"))
-    assert (backend.precision, backend.is_lowered, trt.builds[0]["fp16"]) == ("fp32", False, False)
+    assert (backend.precision, backend.lowered_to, trt.builds[0]["fp16"]) == ("fp32", "", False)
+
+
+def test_fp32_is_no_tf32(trt, model, settings):
+    TensorRtBackend(model, settings)
+    TensorRtBackend(model, replace(settings, precision="fp32"))
+    assert [built["tf32"] for built in trt.builds] == [True, False]
 
 
 def test_fp16_and_fp32_are_two_engines(trt, model, settings):
@@ -273,14 +279,16 @@ def test_a_strongly_typed_tensorrt_does_what_the_graph_says(gpu_without_tensorrt
     trt = FakeTensorRt(gpu_without_tensorrt, "11.0.0", strongly_typed=True)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     backend = TensorRtBackend(model, settings)
-    assert (backend.precision, backend.is_lowered, trt.builds[0]["fp16"]) == ("fp32", False, False)
+    assert (backend.precision, backend.lowered_to, trt.builds[0]["fp16"]) == ("fp32", "TF32", False)
+    TensorRtBackend(model, replace(settings, precision="fp32"))
+    assert [built["tf32"] for built in trt.builds] == [True, False], "these are two engines"
 
 
 def test_a_graph_in_half_precision_is_not_lowered(trt, tmp_path, settings):
     (tmp_path / "half.onnx").write_bytes(first_channel_model(dtype=TensorProto.FLOAT16).SerializeToString())
     half = ModelToOpen(tmp_path / "half.onnx", "input", (1, 3, 8, 12), "float16", ("score",))
     backend = TensorRtBackend(half, settings)
-    assert (backend.precision, backend.is_lowered) == ("fp16", False)
+    assert (backend.precision, backend.lowered_to) == ("fp16", "")
 
 
 # --- a run
@@ -442,7 +450,7 @@ def prebuilt(trt, tmp_path):
 
 def test_an_engine_of_the_package_is_loaded_and_none_is_built(trt, prebuilt, settings):
     backend = TensorRtBackend(prebuilt(), settings)
-    assert (trt.builds, backend.precision, backend.is_lowered) == ([], "int8", False)
+    assert (trt.builds, backend.precision, backend.lowered_to) == ([], "int8", "")
     assert backend.run({"image": grey(51)[None]})["score"].tolist() == pytest.approx([0.8])
     assert not Path(settings.engine_cache).exists()
 

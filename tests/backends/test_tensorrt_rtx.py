@@ -13,6 +13,7 @@ from itertools import count
 import pytest
 from onnx import TensorProto
 
+from agent.backends import engine_builder
 from agent.backends.base import BackendSettings, ModelToOpen
 from agent.backends.build_progress import BuildProgress
 from agent.backends.cuda_runtime import CudaNotUsable, open_cuda_runtime
@@ -39,7 +40,7 @@ pytestmark = [
 ]
 
 SHAPE = (1, HEIGHT, WIDTH, 3)
-OPTIONS = BuildOptions("fp32", 1 << 28)
+OPTIONS = BuildOptions("fp32", True, 1 << 28)
 
 
 @pytest.fixture
@@ -84,6 +85,14 @@ def test_batches_and_precisions_become_engines(build, write, batch, dtype):
     kind = TensorProto.FLOAT16 if dtype == "float16" else TensorProto.FLOAT
     model = first_channel_model(batch=batch, dtype=kind)
     assert build(write(model, input="input", input_shape=(1, 3, 8, 12), input_dtype=dtype)).nbytes > 1000
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_on_unless_it_is_turned_off(trt, write, tf32):
+    builder = trt.module.Builder(trt.messages.logger)
+    config = engine_builder._config(trt, builder, replace(OPTIONS, tf32=tf32))
+    assert config.get_flag(trt.module.BuilderFlag.TF32) is tf32
+    assert build_engine(trt, write(darkness_model()), replace(OPTIONS, tf32=tf32), b"").engine.nbytes > 1000
 
 
 def test_what_nobody_reads_is_left_out(build, write):
@@ -192,7 +201,7 @@ def test_what_is_no_whole_engine_is_refused_and_does_not_crash(trt, build, write
 def test_without_a_gpu_the_start_fails_with_the_reason_and_keeps_nothing(trt, write, fake_cuda, tmp_path):
     settings = BackendSettings(engine_cache=str(tmp_path / "engines"))
     source = EngineSource(trt, open_cuda_runtime([str(fake_cuda.path)]), write(darkness_model()), settings)
-    assert (source.precision, source.is_lowered) == ("fp32", False)
+    assert (source.precision, source.lowered_to) == ("fp32", "TF32")
     with pytest.raises(ModelNotLoaded, match=r"does not load what it has just built: .*driver version is insufficient"):
         source.engine()
     assert EngineCache(tmp_path / "engines", 1 << 30).engines() == []
@@ -224,7 +233,7 @@ def test_an_engine_is_as_whole_from_a_package_as_from_the_builder(trt, build, wr
     brought = replace(model, path=package.path_of(file), engine=engine)
     prebuilt = EngineSource(trt, open_cuda_runtime([str(fake_cuda.path)]), brought, BackendSettings())
     # Nothing is wrong with the engine itself, which would be EngineNotTaken.
-    with pytest.raises(ModelNotLoaded, match=r"the GPU does not take the engine; .*driver version is insufficient"):
+    with pytest.raises(ModelNotLoaded, match=r"the GPU does not take the engine: .*driver version is insufficient"):
         prebuilt.engine()
 
 

@@ -118,7 +118,13 @@ def test_every_device_has_its_checks() -> None:
         return [check.name for check in all_checks([Path("own")], made, Path("x"), device, PLAN, is_integrated)]
 
     of_cuda = names("cuda", False)
-    assert {"backend contract", "as the CPU: own, fp32", "worker killed", "GPU memory taken by others"} <= set(of_cuda)
+    assert {
+        "backend contract",
+        "as the CPU: own, fp32",
+        "as the CPU: own, TF32",
+        "worker killed",
+        "GPU memory taken by others",
+    } <= set(of_cuda)
     assert {"engines", "as the CPU: own, fp16"} <= set(names("tensorrt", True)) - set(of_cuda)
     assert "GPU memory taken by others" not in names("tensorrt", True)
 

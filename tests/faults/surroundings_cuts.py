@@ -109,7 +109,7 @@ class WantedOnDisk:
 class EngineOnDisk:
     """An engine of the cache; what is torn is not there, and built again."""
 
-    KEY = EngineKey("a" * 64, "TensorRT 10.3.0", "Orin", "8.7", "12.6", "fp16", (1, 3, 8, 8), ("score",), 1 << 30, 3)
+    KEY = EngineKey("a" * 64, "TensorRT 10.3.0", "Orin", "8.7", "12.6", "fp16", True, (1, 8, 8, 3), ("s",), 1 << 30, 3)
 
     def __init__(self, folder: Path) -> None:
         self._cache = EngineCache(folder / "engines", 1 << 20)

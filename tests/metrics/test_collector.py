@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from prometheus_client import generate_latest
 
-from agent.backends.base import RunsOn
+from agent.backends.base import STAGES, RunsOn
 from agent.images.detection import Detection
 from agent.metrics.catalogue import AGENT_METRICS, METRICS, MODEL_METRICS, AgentFigures
 from agent.metrics.collector import registry_of
@@ -28,7 +28,7 @@ def model(component: str = "bolt", runs_on: RunsOn | None = FALLBACK, version: s
         tally.answered(Detection(score >= 0.5, 0.5, score, 0.5), waited=0.0, took=score)
     tally.refused("INVALID_ARGUMENT", "WrongImageSize")
     worker = None if runs_on is None else WorkerFigures(ServedBy(version, runs_on), 1.5, 4096)
-    return ModelFigures(component, ModelStatus.RUNNING, worker, 2, 3, 1, 0.5, tally.counted())
+    return ModelFigures(component, ModelStatus.RUNNING, "building", worker, 2, 3, 1, 0.5, tally.counted())
 
 
 def text(*models: ModelFigures) -> str:
@@ -106,6 +106,12 @@ def test_a_fallback_says_from_what_and_why_in_labels_with_few_values() -> None:
             "reason": "",
         },
     ]
+
+
+def test_what_loading_is_at_is_shown_among_all_that_it_may_be() -> None:
+    told = shown(model())
+    stages = {stage: told.value("edge_agent_model_stage", model="bolt", stage=stage) for stage in STAGES}
+    assert stages == {"loading": 0, "waiting": 0, "building": 1}
 
 
 def test_a_model_without_a_worker_says_nothing_of_one() -> None:

@@ -8,7 +8,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -74,7 +74,8 @@ def raw(port: int, request: bytes) -> bytes:
     """All that is answered to these bytes; the connection is closed for writing after them."""
     with closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as client:
         client.sendall(request)
-        client.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # the other side may have hung up already
+            client.shutdown(socket.SHUT_WR)
         answer = b""
         while piece := client.recv(1 << 16):
             answer += piece

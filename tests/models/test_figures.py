@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from agent.backends.base import STAGES, Stage
+from agent.errors import ModelNotLoaded
 from agent.models import keeper
 from agent.models.admission import Caller
 from agent.models.device_threshold import DeviceThreshold
 from agent.models.fleet import Fleet
 from agent.models.keeper import DEATHS_ALLOWED
 from agent.models.lifecycle import ModelStatus
-from tests.support.fake_worker import Plan, eventually, image_request
-from tests.support.model_bench import FAILED, RUNNING, SETTINGS, Bench, becomes, model_in, wait_in_line
+from tests.support.fake_worker import Plan, eventually, happens, image_request
+from tests.support.model_bench import FAILED, RUNNING, SETTINGS, Bench, becomes, model_in, says, wait_in_line
 
 
 @pytest.mark.parametrize("status", list(ModelStatus))
@@ -21,6 +23,33 @@ def test_figures_are_told_in_every_state(status: ModelStatus, bench: Bench) -> N
         assert (figures.component, figures.status) == ("model", status)
         assert (figures.worker is not None) is (status in (ModelStatus.RUNNING, ModelStatus.STOPPING))
         assert (figures.restarts, figures.threshold) == (0, 0.5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_model_that_is_loaded_tells_what_it_is_at_and_one_that_runs_nothing(stage: Stage, bench: Bench) -> None:
+    gate = bench.gate()
+    bench.workers.plan = Plan(may_open=gate, progress=("...",), stage=stage)
+    model = bench.model()
+    assert model.figures().stage is None
+    model.start()
+    happens(bench.workers.number(0).opening)
+    assert model.figures().stage == stage
+    gate.set()
+    becomes(model, RUNNING)
+    assert model.figures().stage is None
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_an_engine_of_the_next_version_is_told_while_it_is_built(is_taken: bool, bench: Bench) -> None:
+    model, gate = bench.running(), bench.gate()
+    refusal = None if is_taken else ModelNotLoaded("Runtime", "it is odd")
+    bench.workers.plan = Plan(may_open=gate, progress=("...",), stage="building", refuses_to_open=refusal)
+    model.use(bench.record("2"))
+    happens(bench.workers.number(1).opening)
+    assert (model.figures().status, model.figures().stage) == (RUNNING, "building")
+    gate.set()
+    says(model, "version 2.0.0, fake" if is_taken else "it is odd")
+    assert model.figures().stage is None
 
 
 def test_the_worker_on_duty_is_told_with_what_it_holds_and_how_long_it_took_to_load(bench: Bench) -> None:

@@ -592,7 +592,7 @@ def test_a_bad_update_that_unloaded_first_is_told_of_though_the_good_version_com
 
 
 def test_an_update_that_found_too_little_memory_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.models.keeper.MEMORY_RETRY", 0.1)
+    monkeypatch.setattr("agent.models.retries.FIRST_RETRY", 0.1)
     settings = replace(SETTINGS, memory_interval=0.05, available_memory=lambda: 0 if bench.is_short else 1 << 40)
     model = bench.running(settings=settings)
     bench.is_short = True
@@ -600,6 +600,31 @@ def test_an_update_that_found_too_little_memory_is_tried_again(bench: Bench, mon
     says(model, "does not take over")
     bench.is_short = False
     says(model, "version 2.0.0, fake runtime of 2 on CPU")
+
+
+@pytest.mark.parametrize("refusal", [NoMemoryToLoad("Runtime"), NoGpuMemoryToLoad("TensorRT")])
+def test_an_update_that_finds_too_little_memory_while_it_is_loaded_is_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    monkeypatch.setattr("agent.models.retries.FIRST_RETRY", 0.01)
+    model = bench.running(settings=replace(SETTINGS, memory_interval=0.005))
+    bench.workers.next.extend([Plan(refuses_to_open=refusal)] * 2)
+    model.use(bench.record("2"))
+    says(model, "version 2.0.0, fake runtime of 2 on CPU")
+    assert len(bench.workers.opened) == 4
+
+
+def test_an_update_that_unloads_first_interrupts_the_line_once_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.models.retries.FIRST_RETRY", 0.0)
+    watched = replace(SETTINGS, memory_interval=0.001, worker_growth=GROWTH, recycling_rest=0.0)
+    model = bench.running(settings=replace(watched, unload_first=True))
+    bench.workers.next.append(Plan(refuses_to_open=NoMemoryToLoad("Runtime")))
+    model.use(bench.record("2"))
+    says(model, "version 1.0.0, fake runtime of 1 on CPU; version 2.0.0 does not take over")
+    eventually("looks that would begin it again", lambda: bench.workers.number(2).looks > 3)
+    assert len(bench.workers.opened) == 3
 
 
 def test_weights_that_were_written_to_while_they_are_mapped_are_loaded_anew(bench: Bench, tmp_path: Path) -> None:

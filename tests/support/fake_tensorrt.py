@@ -58,6 +58,8 @@ class FakeTensorRt(types.ModuleType):
         """Engines that were deserialized."""
         self.fp16_error = 0.0
         """How far off every output of a floating type is in fp16."""
+        self.tf32_error = 0.0
+        """The same in TF32."""
         self.build_fails = ""
         """Why nothing can be built."""
         self.gpu_trouble = ""
@@ -208,7 +210,7 @@ class Config:
         self.progress_monitor: Any = None
         self.builder_optimization_level = -1
         self.workspace = 0
-        self.flags: set[Any] = set()
+        self.flags: set[Any] = {"TF32"}
         self.profile: Profile | None = None
         self.timing: TimingCache | None = None
 
@@ -218,6 +220,9 @@ class Config:
 
     def set_flag(self, flag: Any) -> None:
         self.flags.add(flag.name)
+
+    def clear_flag(self, flag: Any) -> None:
+        self.flags.remove(flag.name)
 
     def add_optimization_profile(self, profile: Profile) -> int:
         self.profile = profile
@@ -266,6 +271,7 @@ class Builder:
             "version": fake.__version__,
             "gpu": fake.gpu,
             "fp16": "FP16" in config.flags,
+            "tf32": "TF32" in config.flags,
             "shapes": config.profile.shapes,
         }
         try:
@@ -380,8 +386,10 @@ class Context:
         shape, dtype = self._shapes[name], NUMPY[self._engine.get_tensor_dtype(name)]
         content = ctypes.string_at(self._addresses[name], self._size(name))
         for output, values in self._outputs({name: np.frombuffer(content, dtype).reshape(shape)}).items():
-            if self._engine.head["fp16"] and values.dtype == np.float32:
-                values = values + np.float32(self._fake.fp16_error)
+            if values.dtype == np.float32:
+                head = self._engine.head
+                error = self._fake.fp16_error if head["fp16"] else self._fake.tf32_error if head.get("tf32") else 0.0
+                values = values + np.float32(error)
             ctypes.memmove(self._addresses[output], values.tobytes(), values.nbytes)
 
     def _outputs(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from agent.errors import DeviceNotUsable, SelfTestFailed
 from agent.packages.manifest import Manifest, TensorRtEngine
 from agent.packages.package import Package, read_package, verify_files
 from agent.pipeline import open_tested
-from agent.workbench.errors import EngineNotPacked, OutputExists, OutputNotWritable, SettingOutOfRange
+from agent.workbench.errors import EngineNotKept, EngineNotPacked, OutputExists, OutputNotWritable, SettingOutOfRange
 from agent.workbench.importers.fitted import fitted_draft
 from agent.workbench.packaging import with_engine
 from agent.workbench.packaging.draft import with_engines_that_fit
@@ -121,7 +121,9 @@ def refused(refusal: type[Exception], tmp_path: Path, package: Package, settings
     return str(said.value)
 
 
-def test_without_tensorrt_nothing_is_made(package: Package, tmp_path: Path) -> None:
+def test_without_tensorrt_nothing_is_made(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the TensorRT-RTX that `make engine-check` has put into the environment.
+    monkeypatch.setattr("agent.backends.tensorrt_api.MODULES", {"tensorrt": "TensorRT"})
     assert "is not installed" in refused(DeviceNotUsable, tmp_path, package, on_device(1, tmp_path))
 
 
@@ -129,8 +131,8 @@ def test_an_engine_that_could_not_be_kept_is_not_packed(
     fake_tensorrt: FakeTensorRt, package: Package, tmp_path: Path
 ) -> None:
     settings = dataclasses.replace(on_device(1, tmp_path), engine_cache_size=100)
-    said = refused(EngineNotPacked, tmp_path, package, settings)
-    assert "it was not kept in" in said and "name another folder as --engine-cache" in said
+    said = refused(EngineNotKept, tmp_path, package, settings)
+    assert "could not be kept in" in said and "name another folder as --engine-cache" in said
 
 
 def test_without_a_place_for_the_engine_nothing_is_built(

@@ -129,4 +129,4 @@ def _proto_in(wheel: Path) -> bytes:
 
 
 def _install_step() -> bytes:
-    return files("agent.greengrass").joinpath("artifacts", "install.py").read_bytes()
+    return (files("agent.greengrass") / "artifacts" / "install.py").read_bytes()

@@ -40,8 +40,8 @@ def as_patches(
     features: NDArray[np.float32], standardisation: Standardisation, positions: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
     """`features` (1, CHANNELS, rows, columns) as standardised rows (rows * columns, CHANNELS or CHANNELS + 2)."""
-    patches = features.reshape(CHANNELS, -1).T
-    patches = (patches - standardisation.mean) / standardisation.deviation
+    rows = features.reshape(CHANNELS, -1).T
+    patches: NDArray[np.float32] = (rows - standardisation.mean) / standardisation.deviation
     return patches if positions is None else np.concatenate([patches, positions], axis=1)
 
 

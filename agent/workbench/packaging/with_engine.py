@@ -18,7 +18,7 @@ from agent.backends.prebuilt import engines_of, fits, this_device
 from agent.packages.manifest import MANIFEST_NAME, OnnxModel, PackageFile, TensorRtEngine, write_manifest
 from agent.packages.package import Package, describe_file, read_package
 from agent.pipeline import open_tested
-from agent.workbench.errors import EngineNotPacked, OutputNotWritable, SettingOutOfRange
+from agent.workbench.errors import EngineNotKept, EngineNotPacked, OutputNotWritable, SettingOutOfRange
 from agent.workbench.packaging.naming import check_version
 from agent.workbench.packaging.writer import new_folder_beside, refuse_existing
 
@@ -42,9 +42,12 @@ def write_with_engine(
         OutputNotWritable: no folder can be made there.
         SettingOutOfRange: `version` is no version.
         EngineCacheNotUsable: its folder is another user's, or none.
+        EngineNotKept: the engine cache did not take it.
         EngineNotPacked: there is no engine that a package can bring.
         BadPackage: the package cannot be run here with TensorRT; the sentence says why.
     """
+    if settings.device != "tensorrt":
+        raise EngineNotPacked("ONNX Runtime keeps its engines in a form of its own", "Build it with --device tensorrt")
     refuse_existing(output)
     version = _new_version(package, version)
     bare = _without_engines_for_this_device(package)
@@ -103,16 +106,11 @@ def _engine_of(
     model = next(file for file in package.manifest.files if isinstance(file.runtime, OnnxModel))
     sha256 = model_sha256(package.path_of(model))
     # What was used last comes first: the one that has just passed the self-test.
-    for kept in cache.engines():
-        key = kept.head.key if kept.head else None
-        if key and (key.model, key.runtime, key.gpu) == (sha256, runs_on.runtime, runs_on.device):
-            engine = cache.find(key)
-            if engine is not None:
-                return key, engine
-    raise EngineNotPacked(
-        f"it was not kept in {settings.engine_cache} (a line above says why)",
-        "Mend that, or name another folder as --engine-cache",
-    )
+    for key in cache.keys_of(sha256, runs_on.runtime, runs_on.device):
+        engine = cache.find(key)
+        if engine is not None:
+            return key, engine
+    raise EngineNotKept(settings.engine_cache)
 
 
 def _fill(folder: Path, package: Package, key: EngineKey, engine: memoryview, version: str) -> None:

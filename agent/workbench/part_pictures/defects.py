@@ -74,7 +74,7 @@ def _stained(part: PartMaps, rng: np.random.Generator) -> PartMaps:
     ring = np.clip(1 - np.abs(blot - 0.10) / 0.10, 0, 1)
     thickness = body * (0.75 - 0.35 * np.clip(blot, 0, 1)) + 0.25 * ring
     stain = thickness * part.coverage * np.float32(rng.uniform(0.35, 0.8))
-    return replace(part, stain=stain, defect=_marked(part, body))
+    return replace(part, stain=as_map(stain), defect=_marked(part, body))
 
 
 def _chipped(part: PartMaps, rng: np.random.Generator) -> PartMaps:
@@ -96,7 +96,7 @@ def _chipped(part: PartMaps, rng: np.random.Generator) -> PartMaps:
         relief=np.where(
             part.rim > 0, np.maximum(part.relief - depth * fracture * np.float32(part.scale), 0), part.relief
         ),
-        reflectance=part.reflectance * (1 + fracture * (np.float32(-0.25) + 0.25 * np.clip(facets, -1, 1))),
+        reflectance=as_map(part.reflectance * (1 + fracture * (np.float32(-0.25) + 0.25 * np.clip(facets, -1, 1)))),
         turned=part.turned * (1 - fracture),
         bare=np.maximum(part.bare, fracture * np.float32(0.8)),
         defect=_marked(part, fracture),

@@ -114,9 +114,11 @@ def pretend(surroundings: str, patch: Patch, switches: Path | None = None) -> No
     """Puts the `surroundings` in place by `patch(object, name, value)`."""
     import onnxruntime
 
-    from agent.backends import onnx_providers, onnx_runtime
+    from agent.backends import onnx_providers, onnx_runtime, tensorrt_api
     from agent.backends.cuda_runtime import CudaError
 
+    # Without the TensorRT-RTX that `make engine-check` has put into the environment.
+    patch(tensorrt_api, "MODULES", {"tensorrt": "TensorRT"})
     if surroundings == "CPU package":
         return
     if surroundings == "both packages":
