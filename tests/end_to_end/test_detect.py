@@ -15,6 +15,7 @@ from tests.support.agent_process import (
     LARGE_REPLIES,
     PATIENCE,
     AgentProcess,
+    describe,
     detect,
     inline_request,
     refusal,
@@ -237,6 +238,7 @@ def test_response_metadata_tells_what_answered_and_how_long_each_step_took(agent
     assert told.pop("edge-agent-model-version") == "1.0.0"
     assert told.pop("edge-agent-runtime").startswith("ONNX Runtime ")
     assert told.pop("edge-agent-device") == "CPU"
+    assert told.pop("edge-agent-model-arn") == describe(agent.stub(), "classifier").lookout_vision_model_arn
     steps = {"waiting", "preprocessing", "inferring", "postprocessing"}
     assert {key: float(value) >= 0 for key, value in told.items()} == {f"edge-agent-{step}-ms": True for step in steps}
 
