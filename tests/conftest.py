@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,13 @@ from agent.backends import cuda_runtime
 from tests.support.checkout import ROOT
 from tests.support.fake_cuda import FakeCuda, compile_fake_cuda
 from tests.support.fake_tensorrt import FakeTensorRt
+
+
+@pytest.fixture(scope="session", autouse=True)
+def started_processes_can_be_interrupted() -> None:
+    """What runs in the background of a shell ignores Ctrl-C, and so would everything it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

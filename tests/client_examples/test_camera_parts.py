@@ -243,6 +243,16 @@ def test_messages_taken_before_they_were_written_to_disk_are_not_sent_twice(tmp_
     assert [message.payload for message in outbox.first(9, timeout=0)] == [b"2"]
 
 
+def test_messages_that_fill_the_memory_go_to_disk_before_they_have_waited(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.sqlite", most_waiting=3 * outbox_module.MOST_IN_MEMORY)
+    for number in range(2 * outbox_module.MOST_IN_MEMORY):
+        outbox.add(b"%d" % number)
+        if number % 100 == 0:
+            outbox.keep()
+    assert len(outbox) == 2 * outbox_module.MOST_IN_MEMORY
+    assert outbox.dropped == 0
+
+
 def test_without_room_on_disk_messages_stay_in_memory(tmp_path: Path) -> None:
     (tmp_path / "box").write_text("a file where the folder should be")
     outbox = Outbox(tmp_path / "box" / "o.sqlite", most_waiting=3)

@@ -81,10 +81,11 @@ class Outbox:
             self._forget(messages[-1].key)
 
     def keep(self) -> None:
-        """Write to disk, if one of those in memory has waited long enough."""
+        """Write to disk, if one of those in memory has waited long enough, or memory fills up."""
         with self._arrived:
             has_waited = self._memory and time.monotonic() - self._memory[0].since > TO_DISK_AFTER_S
-        if has_waited:
+            fills_up = len(self._memory) > MOST_IN_MEMORY // 2
+        if has_waited or fills_up:
             self.to_disk()
 
     def to_disk(self) -> None:
