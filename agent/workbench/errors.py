@@ -111,7 +111,8 @@ class NoCapturedPictures(Refusal):
     def __init__(self, source: str, why: str) -> None:
         super().__init__(
             f"No captured pictures in {source}: {why}. Give the folder that the camera client captures into (its "
-            f"setting 'capture.folder'), or the capture.manifest in it."
+            f"setting 'capture.folder'), or the capture.manifest in it. The camera client keeps what the model "
+            f"was not sure of, and one in 'capture.one_in' (100) of the others: 1 keeps all."
         )
 
 
@@ -302,7 +303,7 @@ class NoSourceTree(Refusal):
         reason = f": {why}" if why else ""
         super().__init__(
             f"The agent's wheel cannot be built from {source.resolve()}{reason}. Run this in a checkout of the "
-            "project, or give a wheel with --wheel."
+            "project, name one with --source, or give a wheel with --wheel."
         )
 
 

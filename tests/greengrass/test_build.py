@@ -283,7 +283,10 @@ def test_another_zip_is_no_wheel_of_the_agent(wheel: Path, capsys: pytest.Captur
 def test_a_wheel_is_built_from_a_checkout_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
     assert cli.main(["greengrass", "build", "--source", str(tmp_path), "--output", str(output)]) == 1
-    assert "Run this in a checkout of the project, or give a wheel with --wheel." in capsys.readouterr().err
+    assert (
+        "Run this in a checkout of the project, name one with --source, or give a wheel with --wheel."
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("option", [["--runtime", "tpu"], ["--bundle"], ["--unknown"]])

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from agent.workbench.demo.pictures import truth_of
+from agent.workbench.demo.report import read_answers, summary
 from agent.workbench.part_pictures import Defect, draw_part
 
 
@@ -70,6 +71,7 @@ def test_a_step_that_fails_ends_the_demo_with_its_reason(tmp_path: Path) -> None
         ("normal/7.png", "good"),
         ("test/good-3.png", "good"),
         ("test/scratch-3.png", "scratch"),
+        ("test/test-scratch-3.png", "scratch"),
         ("test/0815.png", None),
         ("test/img-3.png", None),
         ("test/normal/7.png", "good"),
@@ -78,3 +80,19 @@ def test_a_step_that_fails_ends_the_demo_with_its_reason(tmp_path: Path) -> None
 )
 def test_folders_and_names_tell_the_truth(picture: str, truth: str | None) -> None:
     assert truth_of(Path("images", picture), Path("images")) == truth
+
+
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        ("images/test/good-3.png", "1 of 1 verdicts are right"),
+        (
+            "images/7.png",
+            "1 of 1 verdicts are right, but of pictures that the model was made of: put others into test/",
+        ),
+    ],
+)
+def test_verdicts_on_what_the_model_was_made_of_are_no_praise(picture: str, told: str, tmp_path: Path) -> None:
+    answer = {"image": str(tmp_path / picture), "is_anomalous": False, "anomaly_score": 0.1, "anomaly_threshold": 0.5}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(answer | {"anomalies": [], "overlay": "overlay.png"}))
+    assert summary(read_answers(tmp_path / "answers.jsonl", tmp_path / "images")) == told

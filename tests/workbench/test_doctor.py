@@ -414,7 +414,7 @@ def test_places_that_cannot_be_are_problems(tmp_path: Path) -> None:
     assert finding(findings, "registry").level == "problem"
     findings = access_findings(Settings(socket=f"unix://{tmp_path}/file", registry=tmp_path))
     assert finding(findings, "socket").what.endswith("is there and no socket")
-    assert finding(findings, "registry").what == f"{tmp_path}, 0 models registered"
+    assert finding(findings, "registry").what == f"{tmp_path}, registered models: 0"
 
 
 def test_a_socket_that_answers_and_one_that_was_left_behind_are_told_apart(tmp_path: Path) -> None:

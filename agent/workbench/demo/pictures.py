@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from agent.workbench.dataset.labelled_folder import SETS
 from agent.workbench.image_file import SUFFIXES
 from agent.workbench.part_pictures import Defect, draw_part
 
@@ -51,16 +52,22 @@ def folders_to_inspect(images: Path) -> list[Path]:
     return [images / "normal" if (images / "normal").is_dir() else images]
 
 
+def is_for_test(picture: Path, images: Path) -> bool:
+    """Whether it lies below `test/`: all others are what the model is made of."""
+    return picture.relative_to(images).parts[0] == "test"
+
+
 def truth_of(picture: Path, images: Path) -> str | None:
     """What is known of a picture: `good`, the kind of its defect, or None.
 
     The good pictures are good; below `test/` the folder tells, or the first word of the file's name.
     """
-    parts = picture.relative_to(images).parts
-    if parts[0] != "test":
+    if not is_for_test(picture, images):
         return GOOD
+    parts = picture.relative_to(images).parts
     in_folder = len(parts) > 2
-    word = parts[1] if in_folder else (re.match("[a-z]*", picture.stem.lower()) or [""])[0]
+    words = (word for word in re.findall("[a-z]+", picture.stem.lower()) if word not in SETS)
+    word = parts[1] if in_folder else next(words, "")
     if word.lower() in MEANS_GOOD:
         return GOOD
     return word if in_folder or word in MEANS_BAD else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from agent.workbench.contact_sheet import Tile, contact_sheet
-from agent.workbench.demo.pictures import GOOD, truth_of
+from agent.workbench.demo.pictures import GOOD, is_for_test, truth_of
 
 COLUMNS = 4
 
@@ -28,6 +28,8 @@ class Inspected:
     area: float
     """Fraction of the picture that shows an anomaly."""
     overlay: Path
+    was_fitted: bool = False
+    """The model was made of this very picture: that it calls it normal says little."""
 
     @property
     def is_right(self) -> bool | None:
@@ -55,6 +57,7 @@ def read_answers(json_lines: Path, images: Path) -> list[Inspected]:
                 record["anomaly_threshold"],
                 sum(areas),
                 Path(record["overlay"]),
+                was_fitted=not is_for_test(picture, images),
             )
         )
     return inspected
@@ -65,7 +68,10 @@ def summary(inspected: Sequence[Inspected]) -> str:
     known = [one for one in inspected if one.is_right is not None]
     if not known:
         return f"{len(inspected)} pictures inspected, {sum(one.is_anomalous for one in inspected)} of them anomalous"
-    return f"{sum(one.is_right is True for one in known)} of {len(known)} verdicts are right"
+    right = f"{sum(one.is_right is True for one in known)} of {len(known)} verdicts are right"
+    if any(one.was_fitted for one in known):
+        return f"{right}, but of pictures that the model was made of: put others into test/"
+    return right
 
 
 def write_sheet(inspected: Sequence[Inspected], sheet: Path) -> None:

@@ -79,7 +79,7 @@ def _socket(path: Path) -> Finding:
 def _registry(path: Path) -> Finding:
     if path.is_dir():
         records = len(list(path.glob("*.json"))) if os.access(path, os.R_OK) else 0
-        return _place("registry", path, path, f"{path}, {records} models registered")
+        return _place("registry", path, path, f"{path}, registered models: {records}")
     if path.exists():
         todo = "name another one, or remove what lies there"
         return Finding("registry", f"{path} is no directory", "problem", todo)
