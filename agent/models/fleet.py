@@ -107,8 +107,11 @@ class Fleet:
         else:
             model.use_threshold(threshold)
             if model.record != record:
+                waits = self._retries.forget(component)  # also one that is STOPPED, for it was refused at boot
+                if waits:
+                    model.tries_again(None)
                 model.use(record)
-                if self._is_wanted(component) and model.describe().status is ModelStatus.FAILED:
+                if self._is_wanted(component) and (waits or model.describe().status is ModelStatus.FAILED):
                     self._to_start.add(component)  # a deployment may have mended it, and nobody is there to start it
         if component in self._to_start:
             self._start_by_itself(component)

@@ -160,6 +160,23 @@ def test_a_model_that_was_refused_at_boot_says_why_and_is_started_again(
     becomes(fleet, RUNNING)
 
 
+def test_a_model_that_was_refused_at_boot_is_started_with_its_next_version(
+    bench: Bench, clock: Clock, fleet_of: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.models.served_model.needed_memory", lambda manifest: 1 << 60)
+    fleet = fleet_of("model", auto_start=True)
+    becomes(fleet, STOPPED, "it is tried again in 30 s")
+    fleet.apply({"model": bench.record("2")})
+    becomes(fleet, STOPPED, 'Model "model" needs about 1099511627776 MiB of memory')
+    becomes(fleet, STOPPED, "it is tried again in 30 s")
+    monkeypatch.undo()
+    fleet.apply({"model": bench.record("1")})
+    becomes(fleet, RUNNING, "version 1.0.0")
+    clock.now += LONGEST_RETRY
+    fleet.start_due()
+    assert len(bench.workers.opened) == 1
+
+
 def test_stopping_another_model_ends_the_wait(bench: Bench, fleet_of: Callable[..., Fleet]) -> None:
     fleet = fleet_of("other", "model")
     fleet.start("other")
