@@ -206,6 +206,24 @@ def test_a_model_that_somebody_stops_is_not_started_again(
     assert (fleet.describe("model").status, len(bench.workers.opened)) == (FAILED, 1)
 
 
+def test_a_stop_that_is_refused_because_somebody_started_the_model_meanwhile_changes_nothing(
+    bench: Bench, fleet_of: Callable[..., Fleet]
+) -> None:
+    gate = bench.gate()
+    bench.workers.next += [Plan(refuses_to_open=PASSING[0]), Plan(may_open=gate)]
+    fleet = fleet_of("model")
+    fleet.start("model")
+    becomes(fleet, FAILED, "it is tried again")
+    fleet.start("model")
+    with pytest.raises(ModelNotRunning):
+        fleet.stop("model")
+    gate.set()
+    becomes(fleet, RUNNING)
+    fleet.apply({})
+    fleet.apply({"model": bench.record()})
+    becomes(fleet, RUNNING)  # it is still to run after it was away, and after a restart of the agent
+
+
 def test_a_model_that_is_no_longer_wanted_is_not_started_again_and_says_so_no_more(
     bench: Bench, clock: Clock, fleet_of: Callable[..., Fleet]
 ) -> None:
