@@ -107,8 +107,10 @@ class Fleet:
         else:
             model.use_threshold(threshold)
             if model.record != record:
+                self._retries.forget(component)
+                waits = model.gives_up()  # also one that is STOPPED, for it was refused at boot
                 model.use(record)
-                if self._is_wanted(component) and model.describe().status is ModelStatus.FAILED:
+                if self._is_wanted(component) and (waits or model.describe().status is ModelStatus.FAILED):
                     self._to_start.add(component)  # a deployment may have mended it, and nobody is there to start it
         if component in self._to_start:
             self._start_by_itself(component)
@@ -146,7 +148,7 @@ class Fleet:
                 self._start_by_itself(component)
             else:  # the setting has changed meanwhile
                 with suppress(ModelNotFound):
-                    self._model(component).tries_again(None)
+                    self._model(component).gives_up()
 
     def _will_try_again(self, component: str, reason: str = "") -> None:
         with suppress(ModelNotFound):  # it has left the registry meanwhile
@@ -196,8 +198,8 @@ class Fleet:
         Raises BadComponentName, ModelNotFound, or what `ServedModel.stop` does.
         """
         model = self._model(component)
-        if self._retries.forget(component):
-            model.tries_again(None)
+        if model.gives_up():  # not where somebody has started it meanwhile: a call that is refused changes nothing
+            self._retries.forget(component)
             self._wanted.discard(component)
         model.stop()
         self._wanted.discard(component)

@@ -328,6 +328,9 @@ class Keeper:
         """A new record: its worker takes over, and the old version serves on if it cannot."""
         record = self._next_record()
         before = self._served_by()
+        if self._serves_already(record):
+            self._reports.says(before)
+            return
         loading = f"{before}; loading version {record.version}"
         self._reports.says(loading)
         log.info("model %s: version %s is being loaded", self._component, record.version)
@@ -350,6 +353,15 @@ class Keeper:
         self._complaint = f"; version {record.version} does not take over: {reason}"
         # Where the old version was unloaded first, the next event is that nobody is there, and it comes back.
         self._reports.says(f"{before}{self._complaint}")
+
+    def _serves_already(self, record: Record) -> bool:
+        """Whether a failed deployment was rolled back: loading once more what serves would take memory, or calls would
+        wait for it."""
+        try:
+            is_same = self._package is not None and self._package.manifest == read_package(Path(record.path)).manifest
+        except (BadPackage, OSError):  # told when it is loaded
+            return False
+        return is_same and record == self._good
 
     def _recycle(self) -> None:
         """A worker that has grown gives its memory back by making room for a new one, between two calls."""

@@ -144,12 +144,18 @@ class ServedModel:
                 self._tally.counted(),
             )
 
-    def tries_again(self, seconds: float | None, reason: str = "") -> None:
-        """It will be started by itself in so many seconds, or not any more; `reason`: why it does not run, where it
-        does not say so already."""
+    def tries_again(self, seconds: float, reason: str = "") -> None:
+        """It will be started by itself in so many seconds; `reason`: why it does not run, where it does not say so
+        already."""
         with self._lock:
             if self._status in (ModelStatus.STOPPED, ModelStatus.FAILED):
                 self._again, self._message = seconds, reason or self._message
+
+    def gives_up(self) -> bool:
+        """It is not started by itself any more; whether it was to be."""
+        with self._lock:
+            again, self._again = self._again, None
+            return again is not None
 
     def count_refusal(self, code: str, reason: str) -> None:
         """An image for this model was refused, here or at the door: status code, and class of the refusal."""

@@ -61,6 +61,8 @@ def main() -> None:
     except Refusal as refusal:
         link.send(refused(None, refusal))
         return
+    except BrokenPipeError:  # the model was stopped, or its update replaced, while it was loaded
+        return
     slots = _slots(first[1])
     link.send(Opened(opened.runs_on))
     _answer_calls(link, opened.pipeline, slots)

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grpcpp/grpcpp.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -76,6 +77,8 @@ class SharedSegment {
     std::snprintf(path_to_remove, sizeof path_to_remove, "/dev/shm%s", name_.c_str());
     descriptor_ = ::shm_open(name_.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600);
     if (descriptor_ < 0) throw failure("a segment cannot be made in /dev/shm");
+    // As long as this process lives: other clients remove segments that nobody holds a lock on.
+    ::flock(descriptor_, LOCK_EX);
     struct stat status {};
     // Not a member of that group: then the agent has to be the same user.
     if (::stat(socket.c_str(), &status) == 0 && ::fchown(descriptor_, static_cast<uid_t>(-1), status.st_gid) != 0) {

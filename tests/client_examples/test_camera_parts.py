@@ -26,9 +26,10 @@ from camera_client.frame_ring import FrameRing, Slot
 from camera_client.geometry import CropOutside, picture_of
 from camera_client.inspection import LARGEST_MESSAGE, Decision, Inspection
 from camera_client.pace import Pace
-from camera_client.settings import Broker, Crop, JsonLines, Part, Picture, Source, WrongSetting, settings_from
+from camera_client.settings import Broker, Capture, Crop, JsonLines, Part, Picture, Source, WrongSetting, settings_from
 from camera_client.sinks import Sink, Sinks
 from camera_client.sinks import outbox as outbox_module
+from camera_client.sinks.capture import CaptureWriter
 from camera_client.sinks.json_lines import JsonLinesWriter
 from camera_client.sinks.outbox import Outbox
 from camera_client.sinks.queued import QueuedSink
@@ -494,3 +495,21 @@ def test_wrong_settings_are_named_with_what_is_allowed(values: dict[str, Any], s
     with pytest.raises(WrongSetting) as refusal:
         settings_from(values)
     assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize("left", [b"\0\0\0\xff\xfe", b"7", b"{}", b'{"source-ref": 7}', b"[1, ", None])
+def test_what_is_left_at_the_end_of_the_manifest_costs_no_picture(tmp_path: Path, left: bytes | None) -> None:
+    manifest = tmp_path / "capture.manifest"
+    writer = CaptureWriter(Capture(folder=str(tmp_path), one_in=1))
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    first = inspection()
+    assert first.result is not None
+    first.result.mask = None
+    writer.write(replace(first, pixels=pixels))
+    # What a labelling tool has written is kept as it is: such a character ends no line.
+    kept = json.loads(manifest.read_text()) | {"note": "a\u2028b"}
+    manifest.write_bytes(json.dumps(kept, ensure_ascii=False).encode() + (b"" if left is None else b"\n" + left))
+    CaptureWriter(Capture(folder=str(tmp_path), one_in=1)).write(replace(first, id="id-2", pixels=pixels))
+    lines = [json.loads(line) for line in manifest.read_bytes().splitlines()]
+    assert [line["source-ref"] for line in lines] == ["pictures/id-1.png", "pictures/id-2.png"]
+    assert lines[0] == kept

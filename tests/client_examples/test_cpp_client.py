@@ -5,6 +5,7 @@ Built with the address and undefined-behaviour sanitizers: what they find ends t
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -261,3 +262,19 @@ def test_nothing_stays_in_shared_memory_after_a_signal(
     assert process.returncode == 1
     assert " normal " in out, "what was answered is printed"
     assert not segments_of(process.pid)
+
+
+def test_other_clients_that_tidy_up_see_that_the_segment_is_in_use(
+    client: Path, agent: AgentProcess, tmp_path: Path
+) -> None:
+    """In another container our process cannot be seen; `remove_abandoned_segments` goes by the lock there."""
+    good, second = put_plate(tmp_path / "good.ppm"), tmp_path / "second.ppm"
+    os.mkfifo(second)
+    process = start(client, agent, "plates", good, second)
+    with os.fdopen(wait_until_it_reads(second), "wb") as pipe:
+        [segment] = segments_of(process.pid)
+        with segment.open("rb") as opened, pytest.raises(BlockingIOError):
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        pipe.write(good.read_bytes())
+    process.communicate(timeout=60)
+    assert process.returncode == 0

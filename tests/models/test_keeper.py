@@ -292,6 +292,23 @@ def test_a_new_version_that_cannot_be_loaded_leaves_the_old_one_serving_and_says
     assert model.describe().arn == ARN.format(1)
 
 
+@pytest.mark.parametrize(("unload_first", "opened"), [(False, 2), (True, 3)])
+def test_a_failed_update_that_is_rolled_back_loads_nothing_and_is_told_of_no_more(
+    bench: Bench, unload_first: bool, opened: int
+) -> None:
+    model = bench.running(settings=replace(SETTINGS, unload_first=unload_first))
+    bench.workers.of_package["2"] = Plan(refuses_to_open=ModelNotLoaded("Runtime", "it is odd"))
+    model.use(bench.record("2"))
+    says(model, "version 1.0.0, fake runtime of 1 on CPU; version 2.0.0 does not take over")
+    assert model.detect(image_request(), Caller()).detection is NORMAL
+    model.use(bench.record("1"))
+    eventually(
+        "only the good version to be told of",
+        lambda: model.describe().message == "version 1.0.0, fake runtime of 1 on CPU",
+    )
+    assert len(bench.workers.opened) == opened
+
+
 def test_a_new_version_whose_manifest_is_bad_leaves_the_old_one_serving(bench: Bench) -> None:
     model = bench.running()
     model.use(bench.record("bad"))

@@ -160,6 +160,23 @@ def test_a_model_that_was_refused_at_boot_says_why_and_is_started_again(
     becomes(fleet, RUNNING)
 
 
+def test_a_model_that_was_refused_at_boot_is_started_with_its_next_version(
+    bench: Bench, clock: Clock, fleet_of: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.models.served_model.needed_memory", lambda manifest: 1 << 60)
+    fleet = fleet_of("model", auto_start=True)
+    becomes(fleet, STOPPED, "it is tried again in 30 s")
+    fleet.apply({"model": bench.record("2")})
+    becomes(fleet, STOPPED, 'Model "model" needs about 1099511627776 MiB of memory')
+    becomes(fleet, STOPPED, "it is tried again in 30 s")
+    monkeypatch.undo()
+    fleet.apply({"model": bench.record("1")})
+    becomes(fleet, RUNNING, "version 1.0.0")
+    clock.now += LONGEST_RETRY
+    fleet.start_due()
+    assert len(bench.workers.opened) == 1
+
+
 def test_stopping_another_model_ends_the_wait(bench: Bench, fleet_of: Callable[..., Fleet]) -> None:
     fleet = fleet_of("other", "model")
     fleet.start("other")
@@ -187,6 +204,24 @@ def test_a_model_that_somebody_stops_is_not_started_again(
     clock.now += LONGEST_RETRY
     fleet.start_due()
     assert (fleet.describe("model").status, len(bench.workers.opened)) == (FAILED, 1)
+
+
+def test_a_stop_that_is_refused_because_somebody_started_the_model_meanwhile_changes_nothing(
+    bench: Bench, fleet_of: Callable[..., Fleet]
+) -> None:
+    gate = bench.gate()
+    bench.workers.next += [Plan(refuses_to_open=PASSING[0]), Plan(may_open=gate)]
+    fleet = fleet_of("model")
+    fleet.start("model")
+    becomes(fleet, FAILED, "it is tried again")
+    fleet.start("model")
+    with pytest.raises(ModelNotRunning):
+        fleet.stop("model")
+    gate.set()
+    becomes(fleet, RUNNING)
+    fleet.apply({})
+    fleet.apply({"model": bench.record()})
+    becomes(fleet, RUNNING)  # it is still to run after it was away, and after a restart of the agent
 
 
 def test_a_model_that_is_no_longer_wanted_is_not_started_again_and_says_so_no_more(

@@ -185,6 +185,14 @@ def test_a_worker_can_be_closed_from_elsewhere_while_one_waits_for_it_to_open(pa
 # --- calls ---
 
 
+def test_a_worker_that_is_closed_while_it_loads_leaves_no_complaint(
+    packages: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with a_worker(packages / "red"):
+        pass
+    assert not caplog.messages
+
+
 def test_pixels_that_came_as_bytes_are_answered_with_a_mask_of_ones_own(dark: Opened) -> None:
     pixels = grey(255)
     pixels[10:20, 5:15] = 0

@@ -70,15 +70,16 @@ class CaptureWriter:
         manifest = self._folder / MANIFEST
         if not manifest.exists():
             return
-        lines = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
+        # Bytes: they may be no text any more, and characters that end a line of text may stand in a label.
+        lines = manifest.read_bytes().splitlines()
         unfinished = manifest.with_name(f".{MANIFEST}")
-        unfinished.write_text("".join(line for line in lines if self._is_there(line)), encoding="utf-8")
+        unfinished.write_bytes(b"".join(line + b"\n" for line in lines if self._is_there(line)))
         unfinished.replace(manifest)
 
-    def _is_there(self, line: str) -> bool:
+    def _is_there(self, line: bytes) -> bool:
         try:
             picture = self._folder / json.loads(line)["source-ref"]
-        except ValueError:  # what a power failure left of a line
+        except (ValueError, TypeError, KeyError):  # what a power failure left of a line
             return False
         return picture.is_file()
 
