@@ -244,6 +244,18 @@ def test_messages_taken_before_they_were_written_to_disk_are_not_sent_twice(tmp_
     assert [message.payload for message in outbox.first(9, timeout=0)] == [b"2"]
 
 
+def test_a_disk_that_is_mounted_late_brings_the_messages_of_the_run_before(tmp_path: Path) -> None:
+    before = Outbox(tmp_path / "away" / "o.sqlite", most_waiting=9)
+    before.add(b"before")
+    before.to_disk()
+    outbox = Outbox(tmp_path / "box" / "o.sqlite", most_waiting=9)
+    outbox.add(b"new")
+    (tmp_path / "away").rename(tmp_path / "box")
+    outbox.to_disk()
+    came = [message.payload for message in Outbox(tmp_path / "box" / "o.sqlite", most_waiting=9).first(9, timeout=0)]
+    assert came == [b"before", b"new"]
+
+
 def test_messages_that_fill_the_memory_go_to_disk_before_they_have_waited(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "o.sqlite", most_waiting=3 * outbox_module.MOST_IN_MEMORY)
     for number in range(2 * outbox_module.MOST_IN_MEMORY):

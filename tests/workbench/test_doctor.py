@@ -449,8 +449,10 @@ def test_the_engine_cache_is_told_of_where_there_is_one(tmp_path: Path, monkeypa
     assert "engine cache" not in {each.topic for each in access_findings(settings)}
     cache.mkdir()
     (cache / "a.engine").write_bytes(bytes(3 << 20))
+    (cache / "b.engines").mkdir()
+    (cache / "b.engines" / "of ONNX Runtime").write_bytes(bytes(2 << 20))
     found = finding(access_findings(settings), "engine cache")
-    assert found.what.startswith(f"{cache}, 1 engines, 3 MiB; ")
+    assert found.what.startswith(f"{cache}; engines: 2, 5 MiB; ")
     uid = access.os.geteuid()
     monkeypatch.setattr(access.os, "geteuid", lambda: uid + 1)
     assert finding(access_findings(settings), "engine cache").level == "note"

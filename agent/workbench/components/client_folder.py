@@ -11,8 +11,8 @@ from agent.workbench.components.recipe_file import check, read_recipe
 from agent.workbench.errors import RecipeHasFindings
 
 RECIPE = "recipe.json"
-PACKED = frozenset({".py", ".sh", ".sql", ".json", ".toml", ".md", ".html", ".css", ".js", ".svg", ".pem"})
-"""What a program is made of. Pictures, results and passwords that lie in its folder stay there."""
+PACKED = frozenset({".py", ".sh", ".sql", ".json", ".toml", ".md", ".html", ".css", ".js", ".svg"})
+"""What a program is made of. Pictures, results, keys and passwords that lie in its folder stay there."""
 NOT_PACKED = frozenset({RECIPE, "gdk-config.json", "greengrass-build"})
 OPENCV = "requirements-opencv.txt"
 """What only one of the ways to read a camera needs; the other is GStreamer, whose bindings are the system's."""

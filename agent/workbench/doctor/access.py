@@ -96,14 +96,15 @@ def _engine_cache(path: Path) -> list[Finding]:
             "name another one (setting engine_cache), or run as its owner; until then engines are built at each start"
         )
         return [Finding("engine cache", f"{path} is no directory of this user", "note", todo)]
-    engines = [file.stat().st_size for file in path.glob("*.engine")]
+    engines = [*path.glob("*.engine"), *path.glob("*.engines")]
+    size = sum(file.stat().st_size for each in engines for file in (each, *each.glob("*")) if file.is_file())
     free = shutil.disk_usage(path).free
     return [
         _place(
             "engine cache",
             path,
             path,
-            f"{path}, {len(engines)} engines, {sum(engines) >> 20} MiB; {free >> 20} MiB free",
+            f"{path}; engines: {len(engines)}, {size >> 20} MiB; {free >> 20} MiB free",
         )
     ]
 

@@ -42,7 +42,8 @@ class Outbox:
         self._memory: deque[Message] = deque()
         self._on_disk = 0
         self._done_key = 0  # all up to this one are sent or dropped, also where the disk could not be told
-        self._last_key = self._count_those_on_disk()
+        # No keys twice, also where the file is not there yet: a disk that is mounted late brings what waits on it.
+        self._last_key = max(self._count_those_on_disk(), time.time_ns())
         self._added, self.acknowledged = self._on_disk, 0
 
     def __len__(self) -> int:
