@@ -124,7 +124,7 @@ def make_package(model: str, folder: Path, width: int, height: int) -> Package:
     return Package(package, "segmentation")
 
 
-def make_video(path: Path, codec: str, width: int, height: int, frames: int = 60) -> int:
+def make_video(path: Path, codec: str, width: int, height: int, frames: int = 300) -> int:
     """A scene that moves; how many frames it has."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 30, (width, height))
     scene = picture(width, height)
