@@ -28,7 +28,7 @@ class OpenCvSource:
         # We say once what both would say at each attempt, and FFmpeg with the password.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        # One copy a frame is all it does: waking threads for that costs more than it saves, and the cores are the model's.
+        # All it does is one copy a frame: waking threads for that costs more than it saves, and cores are the model's.
         cv2.setNumThreads(1)
 
     def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
