@@ -244,7 +244,7 @@ class EngineCache:
         kept = []
         for path in self._files(ENGINE, FOLDER, ASIDE):
             with suppress(FileNotFoundError):
-                kept.append(KeptEngine(path.name, _size(path), path.stat().st_mtime, _head_of(path)))
+                kept.append(KeptEngine(path.name, size_of(path), path.stat().st_mtime, _head_of(path)))
         return sorted(kept, key=lambda engine: -engine.used)
 
     def keys_of(self, model: str, runtime: str, gpu: str) -> list[EngineKey]:
@@ -291,7 +291,7 @@ class EngineCache:
     def _make_room(self, size: int) -> None:
         bad = self._files(ASIDE)
         engines = sorted(self._files(ENGINE, FOLDER), key=lambda path: path.stat().st_mtime)
-        taken = sum(_size(path) for path in [*bad, *engines])
+        taken = sum(size_of(path) for path in [*bad, *engines])
         for path in [*bad, *engines]:
             if taken + size <= self._limit:
                 return
@@ -310,7 +310,7 @@ class EngineCache:
     def _remove(self, path: Path) -> int:
         """The bytes that were given back."""
         try:
-            size = _size(path)
+            size = size_of(path)
             if path.suffix == FOLDER and not path.is_symlink():
                 shutil.rmtree(path)
             else:
@@ -393,7 +393,7 @@ def _head_of(path: Path) -> Head | None:
         return None
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Bytes of a file, or of the files in a folder."""
     return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.lstat().st_size
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.support.agent_process import AgentProcess, names, status, wait_for, wire
 from tests.support.checkout import ROOT
-from tests.support.fitted_model import HEIGHT, WIDTH, fit_plates, plate
+from tests.support.fitted_model import HEIGHT, WIDTH, plate
 from tests.support.packages import make_package
 
 pytestmark = pytest.mark.slow  # building takes some twenty seconds of processor time
@@ -46,12 +46,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ran = subprocess.run(step, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr
     return build / "detect"
-
-
-@pytest.fixture(scope="module")
-def plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of a fitted model."""
-    return fit_plates(tmp_path_factory.mktemp("plates"))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.support.agent_process import AgentProcess, detect, freeze, inline_request, wait_for
 from tests.support.checkout import ROOT
-from tests.support.fitted_model import HEIGHT, WIDTH, fit_plates, plate
+from tests.support.fitted_model import HEIGHT, WIDTH, plate
 
 FOLDER = ROOT / "client_examples" / "gstreamer"
 PACKAGES = "gstreamer1.0-python3-plugin-loader python3-gst-1.0 gstreamer1.0-tools gstreamer1.0-plugins-good"
@@ -80,12 +80,6 @@ def gstreamer(tmp_path_factory: pytest.TempPathFactory) -> Environment:
         if subprocess.run(asked, env=os.environ | environment, capture_output=True, check=False).returncode:
             pytest.skip(f"GStreamer has no {element}: {PACKAGES}")
     return environment
-
-
-@pytest.fixture(scope="module")
-def plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of a fitted model."""
-    return fit_plates(tmp_path_factory.mktemp("plates"))
 
 
 @pytest.fixture(scope="module")

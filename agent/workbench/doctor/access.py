@@ -11,6 +11,7 @@ import socket
 import stat
 from pathlib import Path
 
+from agent.backends.engine_cache import ENGINE, FOLDER, size_of
 from agent.settings import Settings
 from agent.workbench.doctor.finding import Finding
 
@@ -96,15 +97,14 @@ def _engine_cache(path: Path) -> list[Finding]:
             "name another one (setting engine_cache), or run as its owner; until then engines are built at each start"
         )
         return [Finding("engine cache", f"{path} is no directory of this user", "note", todo)]
-    engines = [*path.glob("*.engine"), *path.glob("*.engines")]
-    size = sum(file.stat().st_size for each in engines for file in (each, *each.glob("*")) if file.is_file())
+    engines = [size_of(file) for file in path.iterdir() if file.suffix in (ENGINE, FOLDER)]
     free = shutil.disk_usage(path).free
     return [
         _place(
             "engine cache",
             path,
             path,
-            f"{path}; engines: {len(engines)}, {size >> 20} MiB; {free >> 20} MiB free",
+            f"{path}; engines: {len(engines)}, {sum(engines) >> 20} MiB; {free >> 20} MiB free",
         )
     ]
 
