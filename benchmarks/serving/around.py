@@ -64,8 +64,3 @@ def idling(server: Server, seconds: float) -> float:
 def memory(server: Server) -> float:
     """MB of the agent without its workers."""
     return resident_memory(server.pid)
-
-
-def memory_of_workers(server: Server) -> float:
-    """MB."""
-    return sum(map(resident_memory, server.workers))

@@ -19,7 +19,6 @@ from agent.workbench.importers.graphs.nodes import NewNodes
 
 LUMINANCE = np.array([19595, 38470, 7471]) / 65536
 """Weights of red, green and blue in grey: ITU-R BT.601 as Pillow's `convert("L")` rounds them (`Convert.c`)."""
-ELEMENT_TYPES = {"uint8": TensorProto.UINT8, "float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
 
 
 class GraphEdit:
