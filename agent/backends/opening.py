@@ -30,7 +30,7 @@ from agent.errors import (
     NotEnoughMemory,
     Refusal,
 )
-from agent.packages.manifest import OnnxModel, PackageFile
+from agent.packages.manifest import PackageFile, onnx_file
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _opened(
     """The backend of one device, and what to remark of it; an engine of the package that TensorRT does not take gives
     way to one that is built of the ONNX model."""
     file, backend_class = backend_for(files, on, settings.precision)
-    model = next((other for other in files if isinstance(other.runtime, OnnxModel)), None)
+    model = onnx_file(files)
     try:
         backend = backend_class(model_of(file), settings)
     except EngineNotTaken as refusal:
@@ -124,12 +124,12 @@ def backend_for(
     """
     if device == "tensorrt":
         return file_for_tensorrt(files, lowest), _load(device)
-    for file in files:
-        if isinstance(file.runtime, OnnxModel):
-            return file, _load(device)
-    raise NoRuntimeForPackage(
-        "it holds TensorRT engines only, and this agent runs ONNX models; package the ONNX model too"
-    )
+    model = onnx_file(files)
+    if model is None:
+        raise NoRuntimeForPackage(
+            "it holds TensorRT engines only, and this agent runs ONNX models; package the ONNX model too"
+        )
+    return model, _load(device)
 
 
 def _is_installed(device: Device) -> bool:

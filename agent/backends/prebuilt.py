@@ -8,7 +8,7 @@ from agent.backends.base import LowestPrecision
 from agent.backends.cuda_runtime import CudaError, CudaNotUsable, open_cuda_runtime
 from agent.backends.tensorrt_api import load_tensorrt
 from agent.errors import NoRuntimeForPackage
-from agent.packages.manifest import OnnxModel, PackageFile, TensorRtEngine
+from agent.packages.manifest import PackageFile, TensorRtEngine, onnx_file
 
 
 def file_for_tensorrt(files: Sequence[PackageFile], lowest: LowestPrecision = "fp16") -> PackageFile:
@@ -18,7 +18,7 @@ def file_for_tensorrt(files: Sequence[PackageFile], lowest: LowestPrecision = "f
         NoRuntimeForPackage: it holds engines for other devices only.
         DeviceNotUsable: there is no TensorRT.
     """
-    model = next((file for file in files if isinstance(file.runtime, OnnxModel)), None)
+    model = onnx_file(files)
     engines = engines_of(files)
     if engines:
         version, compute_capability = this_device()

@@ -146,11 +146,11 @@ def _build_here(package: Package, settings: BackendSettings) -> int:
 def _model_sha256(package: Package) -> str:
     """Of the ONNX model, of which there is one where an engine was built."""
     from agent.backends.engine_cache import model_sha256
-    from agent.packages.manifest import OnnxModel
+    from agent.packages.manifest import onnx_file
 
-    return model_sha256(
-        next(package.path_of(file) for file in package.manifest.files if isinstance(file.runtime, OnnxModel))
-    )
+    model = onnx_file(package.manifest.files)
+    assert model is not None
+    return model_sha256(package.path_of(model))
 
 
 def _brings_engine(package: Package, settings: BackendSettings) -> bool:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -271,6 +272,11 @@ class PackageFile(_Part, frozen=True):
     sha256: Sha256
     runtime: Runtime | None = None
     """What runs it; None for files that are no models (external data, self-test images, masks)."""
+
+
+def onnx_file(files: Iterable[PackageFile]) -> PackageFile | None:
+    """The ONNX model among the files of a package; None where it holds prebuilt engines only."""
+    return next((file for file in files if isinstance(file.runtime, OnnxModel)), None)
 
 
 class SelfTestImage(_Part, frozen=True):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from agent.errors import BadManifest
 from agent.images.preprocess import tensor_shape
 from agent.packages.archive import opened_package
-from agent.packages.manifest import OnnxModel, PackageFile, TensorRtEngine
+from agent.packages.manifest import PackageFile, TensorRtEngine, onnx_file
 from agent.packages.onnx_external_data import external_data_files
 from agent.packages.package import Package
 from agent.pipeline import Pipeline
@@ -66,10 +66,10 @@ def _draft_of(source: Path, package: Package) -> Draft:
 
 
 def _model_of(source: Path, package: Package) -> PackageFile:
-    for file in package.manifest.files:
-        if isinstance(file.runtime, OnnxModel):
-            return file
-    raise BadSource(source, "it holds prebuilt engines alone, no ONNX model", "package the model it was built from")
+    model = onnx_file(package.manifest.files)
+    if model is None:
+        raise BadSource(source, "it holds prebuilt engines alone, no ONNX model", "package the model it was built from")
+    return model
 
 
 def _content(package: Package, model: PackageFile) -> bytes:

@@ -15,7 +15,7 @@ import msgspec
 from agent.backends.base import BackendSettings, OnProgress
 from agent.backends.engine_cache import EngineCache, EngineKey, model_sha256
 from agent.backends.prebuilt import engines_of, fits, this_device
-from agent.packages.manifest import MANIFEST_NAME, OnnxModel, PackageFile, TensorRtEngine, write_manifest
+from agent.packages.manifest import MANIFEST_NAME, PackageFile, TensorRtEngine, onnx_file, write_manifest
 from agent.packages.package import Package, describe_file, read_package
 from agent.pipeline import open_tested
 from agent.workbench.errors import EngineNotKept, EngineNotPacked, OutputNotWritable, SettingOutOfRange
@@ -93,7 +93,7 @@ def _without_engines_for_this_device(package: Package) -> Package:
         raise EngineNotPacked("TensorRT-RTX makes another format", "Build it on a device with TensorRT")
     fitting = [file for file, engine in engines_of(package.manifest.files) if fits(engine, version, compute_capability)]
     files = [file for file in package.manifest.files if file not in fitting]
-    if not any(isinstance(file.runtime, OnnxModel) for file in files):
+    if onnx_file(files) is None:
         raise EngineNotPacked("the package holds no ONNX model to build it of", "Take the package that holds it")
     return Package(package.folder, msgspec.structs.replace(package.manifest, files=files))
 
@@ -103,7 +103,8 @@ def _engine_of(
 ) -> tuple[EngineKey, memoryview]:
     """The engine that a worker would run `package` with, checked, and what it was built for."""
     runs_on = open_tested(package, settings, tell).runs_on
-    model = next(file for file in package.manifest.files if isinstance(file.runtime, OnnxModel))
+    model = onnx_file(package.manifest.files)
+    assert model is not None  # see _without_engines_for_this_device
     sha256 = model_sha256(package.path_of(model))
     # What was used last comes first: the one that has just passed the self-test.
     for key in cache.keys_of(sha256, runs_on.runtime, runs_on.device):
